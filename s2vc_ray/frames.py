@@ -1,0 +1,211 @@
+"""A ``GopSpec`` in, its RGB pictures out: seek, decode, and keep exactly the frames the spec names.
+
+Owns seeking and the conversion to RGB. It never makes a frame up: what cannot be decoded is left out and
+counted. It must not know codecs of ours, archives or Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.stream import VideoStream
+
+from s2vc_ray.colour import EXACT, scaler_matrix, scaler_range
+from s2vc_ray.errors import SourceError
+from s2vc_ray.source_io import (
+    Source,
+    choose_video,
+    decode_packet,
+    lacks_pts,
+    name_of,
+    open_source,
+    packets_of,
+)
+from s2vc_ray.ticks import VideoPacket, frame_step, frames_from_tick
+from s2vc_ray.values import GopSpec
+
+_SEEK_TRIES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedGop:
+    """The frames of one GOP that could be decoded.
+
+    Attributes:
+        frames: uint8 RGB, shape (T, H, W, 3), full range, in presentation order, before any rotation.
+        pts: time stamp of each frame; a subset of the spec's.
+        corrupt: how many of ``frames`` the decoder marked as damaged.
+        missing: how many frames of the spec did not come out at all.
+    """
+
+    frames: npt.NDArray[np.uint8]
+    pts: tuple[int, ...]
+    corrupt: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFrame:
+    """One frame: its time stamp, uint8 RGB of shape (H, W, 3), and whether the decoder marked it damaged."""
+
+    pts: int
+    rgb: npt.NDArray[np.uint8]
+    corrupt: bool
+
+
+def decode_gop(source: Source, spec: GopSpec, *, threads: int = 1) -> DecodedGop:
+    """Decode the frames of ``spec`` from ``source`` (a path or a seekable binary file).
+
+    When frames do not come out from the spec's own seek point, decoding is tried once more from further
+    back, since some encoders flag as keyframes pictures that need what lies before them.
+
+    Raises:
+        SourceError: nothing of the GOP decodes, or its pictures are not of the size the spec names.
+    """
+    found = {frame.pts: frame for frame in read_gop(source, spec, threads=threads)}
+    if len(found) < spec.frames:
+        for frame in read_gop(source, spec, threads=threads, further_back=True):
+            found.setdefault(frame.pts, frame)
+    if not found:
+        raise SourceError(
+            f"{name_of(source, spec.source_uri)}: none of the {spec.frames} frames of GOP {spec.index} "
+            f"decodes (pts {spec.pts[0]}..{spec.pts[-1]})"
+        )
+    ordered = [found[pts] for pts in spec.pts if pts in found]
+    return DecodedGop(
+        frames=np.stack([frame.rgb for frame in ordered]),
+        pts=tuple(frame.pts for frame in ordered),
+        corrupt=sum(frame.corrupt for frame in ordered),
+        missing=spec.frames - len(ordered),
+    )
+
+
+def read_gop(
+    source: Source, spec: GopSpec, *, threads: int = 1, further_back: bool = False
+) -> Iterator[DecodedFrame]:
+    """Yield the frames of ``spec`` in presentation order, one at a time, so that memory stays flat.
+
+    Args:
+        further_back: begin at the seek point before the spec's own (at the very beginning for sources without
+            presentation times).
+
+    Raises:
+        SourceError: the source cannot be opened, or a frame's size is not the spec's.
+    """
+    name = name_of(source, spec.source_uri)
+    wanted = set(spec.pts)
+    to_rgb = RgbConverter()
+    for pts, frame in _frames_from(source, spec, threads, further_back):
+        if pts in wanted:
+            if (frame.width, frame.height) != (spec.width, spec.height):
+                raise SourceError(
+                    f"{name}: the picture size changes to {frame.width}x{frame.height} at pts {pts} "
+                    f"(GOP {spec.index}, expected {spec.width}x{spec.height}); split the source there"
+                )
+            wanted.remove(pts)
+            yield DecodedFrame(pts, to_rgb(frame), frame.is_corrupt)
+        if not wanted or pts > spec.pts[-1]:
+            return
+
+
+class RgbConverter:
+    """Converts decoded pictures to uint8 RGB (H, W, 3) of full range, by each picture's own matrix and range.
+
+    Keeps the scaler between frames of one source.
+    """
+
+    def __init__(self) -> None:
+        self._scaler = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
+        """Convert one frame.
+
+        Raises:
+            SourceError: the picture's colour matrix has no conversion.
+        """
+        rgb = self._scaler.reformat(
+            frame,
+            format="rgb24",
+            src_colorspace=scaler_matrix(frame.colorspace, frame.width, frame.height),
+            src_color_range=scaler_range(frame.color_range, frame.format.name),
+            dst_color_range=ColorRange.JPEG,
+            interpolation=EXACT,
+            threads=1,
+        )
+        return np.asarray(rgb.to_ndarray(), dtype=np.uint8)
+
+
+def _open(source: Source, spec: GopSpec, threads: int) -> tuple[InputContainer, VideoStream]:
+    container = open_source(source, spec.source_uri)
+    stream = choose_video(container, name_of(source, spec.source_uri), spec.stream_index)
+    stream.thread_count = threads
+    if threads > 1:
+        stream.thread_type = "AUTO"
+    return container, stream
+
+
+def _frames_from(
+    source: Source, spec: GopSpec, threads: int, further_back: bool
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Frames with time stamps in presentation order, from a seek point at or before the GOP on."""
+    container, stream = _open(source, spec, threads)
+    with container:
+        if lacks_pts(container):
+            yield from _counted_frames(container, stream, None if further_back else spec.seek_pts)
+            return
+        packets = _seek(container, stream, spec.seek_pts - further_back)
+        if packets is not None:
+            yield from _timed_frames(stream, packets)
+            return
+    container, stream = _open(source, spec, threads)
+    with container:
+        yield from _timed_frames(stream, packets_of(container, stream))
+
+
+def _seek(container: InputContainer, stream: VideoStream, target: int) -> Iterator[VideoPacket] | None:
+    """Packets from the last reachable keyframe shown at or before ``target``; None when seeking finds none.
+
+    Demuxers seek by decode time or to any packet nearby, so where a seek landed is checked, and a later
+    landing is answered by asking for an earlier time.
+    """
+    at, back = target, frame_step(stream)
+    for _ in range(_SEEK_TRIES):
+        try:
+            container.seek(at, stream=stream)
+        except av.FFmpegError:
+            return None
+        packets = packets_of(container, stream)
+        key = next((packet for packet in packets if packet.is_keyframe), None)
+        if key is not None and key.pts is not None and key.pts <= target:
+            return chain([key], packets)
+        at, back = at - back, back * 8
+    return None
+
+
+def _timed_frames(stream: VideoStream, packets: Iterator[VideoPacket]) -> Iterator[tuple[int, VideoFrame]]:
+    for packet in chain(packets, [None]):
+        for frame in decode_packet(stream, packet)[0]:
+            if frame.pts is not None:
+                yield frame.pts, frame
+
+
+def _counted_frames(
+    container: InputContainer, stream: VideoStream, seek: int | None
+) -> Iterator[tuple[int, VideoFrame]]:
+    """As ``frames_from_tick``; from the very beginning when ``seek`` is None."""
+    from_start = True
+    if seek is not None and container.format.name == "avi" and seek > (stream.start_time or 0):
+        try:
+            container.seek(seek, stream=stream)
+        except av.FFmpegError:
+            return
+        from_start = False
+    yield from frames_from_tick(container, stream, seek, from_start=from_start)

@@ -1,0 +1,159 @@
+"""A source in, a ``VideoInfo`` out: which frames exist, when they are shown, and where decoding can begin.
+
+Reads packets, not pictures, wherever the container says when each frame is shown: one frame is decoded for its
+true size, rotation and colour. Sources without trustworthy presentation times are decoded once. It must not know
+GOPs or archives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, pairwise
+
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from s2vc_ray.colour import UNSPECIFIED
+from s2vc_ray.errors import SourceError
+from s2vc_ray.source_io import (
+    Source,
+    choose_video,
+    decode_packet,
+    lacks_pts,
+    name_of,
+    open_source,
+    packets_of,
+)
+from s2vc_ray.ticks import count_frames, frame_step
+from s2vc_ray.values import ColourTags, VideoInfo
+
+_HIDDEN_FRAMES = frozenset({"vp8"})
+"""Codecs whose packets may carry a picture that is never shown."""
+
+_FIELD_PACKETS = frozenset({"mpegts", "mpeg"})
+"""Containers in which the two fields of an interlaced frame may come as two packets."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Timeline:
+    """Frames and seek points in presentation order."""
+
+    pts: tuple[int, ...]
+    keyframes: tuple[int, ...]
+    last_duration: int
+
+
+def probe(source: Source, *, uri: str = "") -> VideoInfo:
+    """Describe the video stream of ``source``.
+
+    Args:
+        source: a local path, or a seekable binary file (read by ranges; it is left open).
+        uri: what to call the source in error messages; default its path.
+
+    Raises:
+        SourceError: missing, empty, not media, no video stream, audio only, or no decodable frame.
+    """
+    name = name_of(source, uri)
+    with open_source(source, uri) as container:
+        first = _first_frame(container, choose_video(container, name), name)
+    with open_source(source, uri) as container:
+        stream = choose_video(container, name)
+        timeline = _timeline(container, stream, first)
+        if timeline is None:
+            with open_source(source, uri) as again:
+                timeline = _decoded_timeline(again, choose_video(again, name))
+        return _describe(container, stream, first, timeline, name)
+
+
+def _first_frame(container: InputContainer, stream: VideoStream, name: str) -> VideoFrame:
+    stream.thread_count = 1
+    packets = 0
+    for packet in packets_of(container, stream):
+        packets += 1
+        frames, _ = decode_packet(stream, packet)
+        if frames:
+            return frames[0]
+    frames, _ = decode_packet(stream, None)
+    if frames:
+        return frames[0]
+    if not packets:
+        raise SourceError(f"{name}: zero frames; the video stream holds no packets")
+    raise SourceError(f"{name}: none of the {packets} packets of the video stream decodes")
+
+
+def _timeline(container: InputContainer, stream: VideoStream, first: VideoFrame) -> _Timeline | None:
+    """The timeline from packets alone, or None where only decoding can tell."""
+    if lacks_pts(container):
+        return None
+    shown: list[int] = []
+    keys: list[int] = []
+    last, last_duration = None, 0
+    for packet in packets_of(container, stream):
+        if packet.pts is None or (not keys and not packet.is_keyframe):
+            return None
+        if packet.is_keyframe:
+            keys.append(packet.pts)
+        if packet.is_discard:
+            continue
+        shown.append(packet.pts)
+        if last is None or packet.pts > last:
+            last, last_duration = packet.pts, packet.duration or 0
+    shown.sort()
+    duplicates = any(a == b for a, b in pairwise(shown))
+    leading = bool(shown and shown[0] < keys[0])
+    fields = first.interlaced_frame and container.format.name in _FIELD_PACKETS
+    if duplicates or leading or fields or stream.codec_context.name in _HIDDEN_FRAMES:
+        return None
+    return _Timeline(tuple(shown), tuple(sorted(set(keys))), last_duration)
+
+
+def _decoded_timeline(container: InputContainer, stream: VideoStream) -> _Timeline:
+    """The timeline of the frames that come out of the decoder, for sources whose packets do not tell."""
+    stream.thread_type = "AUTO"
+    if lacks_pts(container):
+        ticks, keyframes = count_frames(container, stream)
+        return _Timeline(ticks, keyframes, frame_step(stream))
+    keyed: dict[int, bool] = {}
+    last_duration = 0
+    for packet in chain(packets_of(container, stream), [None]):
+        for frame in decode_packet(stream, packet)[0]:
+            if frame.pts is not None and frame.pts not in keyed:
+                keyed[frame.pts] = frame.key_frame
+                last_duration = frame.duration
+    pts = tuple(sorted(keyed))
+    return _Timeline(pts, tuple(p for p in pts if keyed[p]), last_duration)
+
+
+def _describe(
+    container: InputContainer, stream: VideoStream, first: VideoFrame, timeline: _Timeline, name: str
+) -> VideoInfo:
+    if not timeline.pts:
+        raise SourceError(f"{name}: zero frames; nothing of the video stream is ever shown")
+    context = stream.codec_context
+    return VideoInfo(
+        width=first.width,
+        height=first.height,
+        time_base=stream.time_base or Fraction(1, 1000),
+        pts=timeline.pts,
+        keyframe_pts=timeline.keyframes,
+        last_duration=timeline.last_duration,
+        average_rate=stream.average_rate or None,
+        rotation=first.rotation,
+        sample_aspect=stream.sample_aspect_ratio or Fraction(1),
+        pix_fmt=first.format.name,
+        codec=context.codec.canonical_name,
+        container=container.format.name,
+        colour=ColourTags(
+            range=first.color_range or context.color_range,
+            primaries=_tag(first.color_primaries, context.color_primaries),
+            transfer=_tag(first.color_trc, context.color_trc),
+            matrix=_tag(first.colorspace, context.colorspace),
+        ),
+        stream_index=stream.index,
+    )
+
+
+def _tag(of_frame: int, of_stream: int) -> int:
+    return int(of_stream if of_frame == UNSPECIFIED else of_frame)

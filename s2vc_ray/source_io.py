@@ -1,0 +1,169 @@
+"""Opening a source with FFmpeg and choosing its picture stream.
+
+The one place that turns a path or a binary file into a demuxer, so that probing, decoding and passthrough see the
+same streams and raise the same errors. It must not know GOPs, archives or where a binary file's bytes come from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+import av
+from av.container import InputContainer
+from av.format import Flags as FormatFlags
+from av.packet import Packet
+from av.stream import Discard, Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from s2vc_ray.errors import SourceError
+
+Source: TypeAlias = str | os.PathLike[str] | BinaryIO
+
+_FILE_BUFFER = 1 << 18
+"""Bytes per read of a file object: an S3 ranged read costs a round trip, so read more than FFmpeg's 32 KiB."""
+
+_NOT_VIDEO = {
+    "tty": "a text file",
+    "bin": "text-mode art",
+    "xbin": "text-mode art",
+    "adf": "text-mode art",
+    "idf": "text-mode art",
+    "image2": "a still image",
+    "hls": "a playlist, not a media file",
+    "dash": "a playlist, not a media file",
+    "concat": "a playlist, not a media file",
+}
+
+
+def name_of(source: Source, uri: str = "") -> str:
+    """What to call ``source`` in messages: ``uri`` when given, else its path or name."""
+    if uri:
+        return uri
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    return str(getattr(source, "name", "<stream>"))
+
+
+def open_source(source: Source, uri: str = "") -> InputContainer:
+    """Open ``source`` for demuxing; close the result (it is a context manager). A file object stays the caller's.
+
+    Raises:
+        SourceError: missing, empty, unreadable, not a media file, or a still image, text or playlist.
+    """
+    name = name_of(source, uri)
+    _check_bytes(source, name)
+    try:
+        if isinstance(source, (str, os.PathLike)):
+            # A playlist or a crafted file must never make the job fetch something else.
+            container = av.open(os.fspath(source), "r", container_options={"protocol_whitelist": "file"})
+        else:
+            container = av.open(source, "r", buffer_size=_FILE_BUFFER)
+    except (av.FFmpegError, UnicodeDecodeError) as error:
+        raise SourceError(f"{name}: not a readable media file ({error}); check that it is whole") from error
+    kind = container.format.name
+    refused = _NOT_VIDEO.get(kind) or ("a still image" if kind.endswith("_pipe") else None)
+    if refused:
+        container.close()
+        raise SourceError(f"{name}: {refused}, not video")
+    return container
+
+
+def _check_bytes(source: Source, name: str) -> None:
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        if not path.exists():
+            raise SourceError(f"{name}: no such file")
+        if not path.is_file():
+            raise SourceError(f"{name}: not a regular file")
+        try:
+            with path.open("rb") as handle:
+                empty = not handle.read(1)
+        except OSError as error:
+            raise SourceError(f"{name}: cannot be read ({error})") from error
+    else:
+        source.seek(0)
+        empty = not source.read(1)
+        source.seek(0)
+    if empty:
+        raise SourceError(f"{name}: empty file")
+
+
+def is_picture(stream: av.stream.Stream) -> bool:
+    """Whether ``stream`` is cover art (an attached picture) and so no video to compress."""
+    art = Disposition.attached_pic | Disposition.timed_thumbnails
+    return bool(stream.disposition & art)
+
+
+def choose_video(container: InputContainer, name: str, index: int | None = None) -> VideoStream:
+    """The stream to compress: ``index`` when given, else the default-flagged video stream, else the first.
+
+    All other streams are set to be skipped while demuxing.
+
+    Raises:
+        SourceError: there is no such video stream, or no decoder for it.
+    """
+    videos = [stream for stream in container.streams.video if not is_picture(stream)]
+    if index is not None:
+        videos = [stream for stream in videos if stream.index == index]
+    if not videos:
+        raise SourceError(f"{name}: {_why_no_video(container)}")
+    marked = [stream for stream in videos if stream.disposition & Disposition.default]
+    chosen = (marked or videos)[0]
+    if chosen.codec_context is None:
+        raise SourceError(f"{name}: no decoder for video stream {chosen.index}")
+    for stream in container.streams:
+        if stream.index != chosen.index:
+            stream.discard = Discard.all
+    return chosen
+
+
+def _why_no_video(container: InputContainer) -> str:
+    if not len(container.streams):
+        return "holds no streams at all, so is not a media file that can be compressed"
+    if any(is_picture(stream) for stream in container.streams.video):
+        return "the only picture is cover art; there is no video stream"
+    if container.streams.audio:
+        return "audio only; there is no video stream"
+    kinds = ", ".join(sorted({stream.type for stream in container.streams}))
+    return f"no video stream (found: {kinds})"
+
+
+def lacks_pts(container: InputContainer) -> bool:
+    """Whether the format stores no presentation times: raw elementary streams and AVI.
+
+    Frames of such sources are numbered in presentation order and take the packets' decode times (AVI) or
+    multiples of the packet duration (raw streams), in ascending order, as their time stamps.
+    """
+    return bool(container.format.flags & FormatFlags.no_timestamps.value) or container.format.name == "avi"
+
+
+def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """Demux ``stream``; stops quietly at damage that the demuxer cannot pass (a truncated end).
+
+    The final flush packet (size 0) is left out.
+    """
+    demuxer = container.demux(stream)
+    while True:
+        try:
+            packet = next(demuxer)
+        except StopIteration:
+            return
+        except av.FFmpegError:
+            # FFmpeg gives up at unreadable bytes: what follows does not exist for any reader of this file.
+            return
+        if packet.size:
+            yield packet
+
+
+def decode_packet(stream: VideoStream, packet: Packet[VideoStream] | None) -> tuple[list[VideoFrame], bool]:
+    """Feed one packet (None drains the decoder); returns its frames and whether the decoder refused it."""
+    try:
+        return stream.codec_context.decode(packet), False
+    except av.EOFError:
+        return [], False
+    except av.FFmpegError:
+        return [], True

@@ -1,0 +1,113 @@
+"""Naming frames by count, for sources that store no presentation times (raw elementary streams, AVI).
+
+Frame k in presentation order takes the k-th packet time ("tick") in file order: AVI's decode time, or k times the
+packet duration in a raw stream. A keyframe is a usable seek point when its packet is the last key packet at or before
+the tick of its frame: a later decode then finds the packet from the tick alone. It must not know GOPs.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import chain
+from typing import TypeAlias
+
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from s2vc_ray.source_io import decode_packet, packets_of
+
+VideoPacket: TypeAlias = "Packet[VideoStream]"
+
+
+def frame_step(stream: VideoStream) -> int:
+    """A frame's nominal duration in stream time units, at least 1."""
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    return max(1, round(1 / (rate * (stream.time_base or Fraction(1, 25)))))
+
+
+def ticked_packets(container: InputContainer, stream: VideoStream) -> Iterator[tuple[int, VideoPacket]]:
+    """Demux from where the container stands: each packet with its tick, ascending."""
+    step = frame_step(stream)
+    tick = -step
+    for packet in packets_of(container, stream):
+        tick = packet.dts if packet.dts is not None else tick + (packet.duration or step)
+        yield tick, packet
+
+
+def count_frames(container: InputContainer, stream: VideoStream) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Decode the whole source: the ticks of its frames and of its seek points, both ascending."""
+    ticks: list[int] = []
+    keys: list[int] = []
+    key_packets = [
+        frame.pts if frame.key_frame else None
+        for frame in _decode_numbered(stream, ticked_packets(container, stream), ticks, keys)
+    ]
+    step = frame_step(stream)
+    while len(ticks) < len(key_packets):
+        ticks.append(ticks[-1] + step)
+    shown = tuple(ticks[: len(key_packets)])
+    seekable = {
+        shown[k] for k, packet in enumerate(key_packets) if packet is not None and packet == _last(keys, k)
+    }
+    return shown, tuple(sorted(seekable.union(shown[:1])))
+
+
+def _last(keys: list[int], number: int) -> int | None:
+    at = bisect_right(keys, number)
+    return keys[at - 1] if at else None
+
+
+def _decode_numbered(
+    stream: VideoStream, packets: Iterator[tuple[int, VideoPacket]], ticks: list[int], keys: list[int]
+) -> Iterator[VideoFrame]:
+    """Frames in presentation order; each one's ``pts`` is the number of the packet it came from.
+
+    Appends every packet's tick to ``ticks`` and the numbers of key packets to ``keys`` as it reads them.
+    """
+    for number, (tick, packet) in enumerate(packets):
+        ticks.append(tick)
+        if packet.is_keyframe:
+            keys.append(number)
+        packet.pts = packet.dts = number
+        yield from decode_packet(stream, packet)[0]
+    yield from decode_packet(stream, None)[0]
+
+
+def frames_from_tick(
+    container: InputContainer, stream: VideoStream, seek: int | None, *, from_start: bool
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Frames with their ticks, from the seek point whose tick is ``seek`` on; nothing when it is not there.
+
+    Args:
+        container: stands at or before the seek point's packet.
+        seek: a seek point found by ``count_frames``; None for the first packet.
+        from_start: the container stands at its beginning.
+    """
+    packets = ticked_packets(container, stream)
+    pending: list[tuple[int, VideoPacket]] = []
+    passed = 0
+    for tick, packet in packets:
+        seek = tick if seek is None else seek
+        if packet.is_keyframe and tick <= seek:
+            passed += len(pending)
+            pending = []
+        pending.append((tick, packet))
+        if tick >= seek:
+            break
+    if not pending or pending[-1][0] != seek:
+        return
+    ahead = len(pending) - 1
+    # The first frame of the file needs no landmark; elsewhere counting begins at the keyframe's own picture.
+    number = 0 if from_start and passed == 0 and ahead == 0 else None
+    ticks: list[int] = []
+    for frame in _decode_numbered(stream, chain(pending, packets), ticks, []):
+        if number is None and frame.pts == 0:
+            number = ahead
+        if number is not None:
+            if number < len(ticks):
+                yield ticks[number], frame
+            number += 1
