@@ -1,0 +1,269 @@
+"""The storage seam: named, immutable objects under one root, in a folder or an S3 prefix.
+
+Owns the protocol, the rules for keys and URIs, and reading sources. Knows nothing of archives or manifests.
+A new backend is one file that implements `Storage`, one line in `open_storage`, and passes
+``tests/s2vc_ray/test_storage.py``.
+
+    storage = open_storage("s3://bucket/archive")
+    storage.put("video-1.s2vc", data)       # True: written; False: it was there already and was left alone
+    with storage.open("video-1.s2vc") as stream: ...
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+from urllib.parse import unquote, urlsplit
+
+from s2vc_ray.errors import ConfigError, ObjectMissing, StorageError
+
+# Names of unfinished local writes end so; no object may, on any backend.
+TEMPORARY_SUFFIX = ".s2vc-tmp"
+_READ_AHEAD = 1 << 20
+_MAX_KEY_BYTES = 900
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStat:
+    """One object: its key, size in bytes, a tag that changes with its bytes, and mtime in POSIX seconds."""
+
+    key: str
+    size: int
+    etag: str
+    mtime: float
+
+
+class Storage(Protocol):
+    """Objects under one root. Keys: see `check_key`. Instances pickle, and threads may share one.
+
+    Every method raises StorageError, with what failed and where, when the store refuses or fails.
+    """
+
+    @property
+    def uri(self) -> str:
+        """The root; `open_storage` of it gives an equal storage (on S3, at the same endpoint)."""
+        ...
+
+    def stat(self, key: str) -> ObjectStat | None:
+        """The object's size, tag and time, or ``None`` when there is no such object."""
+        ...
+
+    def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        """Bytes ``start..end`` (exclusive; ``None``: to the end) of the object, cut at its end.
+
+        Raises:
+            ObjectMissing: there is no such object.
+        """
+        ...
+
+    def open(self, key: str) -> BinaryIO:
+        """A seekable stream of the object that reads ranges on demand.
+
+        Raises:
+            ObjectMissing: there is no such object.
+        """
+        ...
+
+    def put(self, key: str, data: bytes, *, overwrite: bool = False) -> bool:
+        """Make an object of ``data``, whole or not at all, durably. Of racing writers exactly one wins.
+
+        Returns:
+            True when this call wrote it; False when it existed and ``overwrite`` is false.
+        """
+        ...
+
+    def put_file(self, key: str, path: str | os.PathLike[str], *, overwrite: bool = False) -> bool:
+        """As ``put``, from the file at ``path``, in bounded memory."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[ObjectStat]:
+        """Objects whose key starts with ``prefix`` (any text, not only whole parts), ascending by key."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the object; no error when there is none."""
+        ...
+
+    def sweep(self, prefix: str = "", *, older_than: float) -> int:
+        """Remove what writes under ``prefix`` left unfinished over ``older_than`` seconds ago.
+
+        Returns:
+            How many were removed.
+        """
+        ...
+
+
+def check_key(key: str) -> str:
+    """``key`` itself, when it is ``part/part/...`` and cannot lead out of a root.
+
+    Refused: empty keys and parts (so absolute keys and trailing slashes), ``.`` and ``..``, backslashes, NUL,
+    text that is not UTF-8, over 900 bytes, and the suffix of temporary files.
+
+    Raises:
+        StorageError: the key is refused.
+    """
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise StorageError(f"key {key!r} is not valid UTF-8") from None
+    parts = key.split("/")
+    if "\0" in key or "\\" in key or any(part in ("", ".", "..") for part in parts):
+        raise StorageError(f"key {key!r} must be relative, '/'-separated, without empty, '.' or '..' parts")
+    if size > _MAX_KEY_BYTES or any(part.endswith(TEMPORARY_SUFFIX) for part in parts):
+        raise StorageError(f"key {key[:80]!r} is longer than {_MAX_KEY_BYTES} bytes or a temporary name")
+    return key
+
+
+def check_range(start: int, end: int | None) -> None:
+    """Refuse byte ranges that count from the end or run backwards.
+
+    Raises:
+        ValueError: ``start`` is negative or ``end`` lies before it.
+    """
+    if start < 0 or (end is not None and end < start):
+        raise ValueError(f"byte range {start}..{end} is negative or runs backwards")
+
+
+def open_storage(uri: str, *, endpoint_url: str | None = None) -> Storage:
+    """The storage at ``uri``: a folder path, ``file:///folder`` or ``s3://bucket/prefix``. Creates nothing.
+
+    Credentials come from the usual AWS providers (environment, profile, instance role); the S3 endpoint from
+    ``endpoint_url``, else ``AWS_ENDPOINT_URL``.
+
+    Raises:
+        ConfigError: the URI has another scheme or names no bucket.
+    """
+    if uri.startswith("s3://"):
+        from s2vc_ray.storage_s3 import S3Storage
+
+        bucket, prefix = _split_s3(uri)
+        return S3Storage(bucket, prefix.strip("/"), endpoint_url=endpoint_url)
+    from s2vc_ray.storage_local import LocalStorage
+
+    return LocalStorage(local_path(uri))
+
+
+def open_source(uri: str, *, endpoint_url: str | None = None) -> BinaryIO:
+    """A seekable stream of a source: a local path, a ``file://`` URI or an ``s3://bucket/key`` object.
+
+    Raises:
+        ObjectMissing: there is no such file or object.
+        StorageError: it cannot be opened.
+        ConfigError: as `open_storage`.
+    """
+    if uri.startswith("s3://"):
+        storage, key = _s3_object(uri, endpoint_url)
+        return storage.open(key)
+    from s2vc_ray.storage_local import open_file
+
+    return open_file(local_path(uri))
+
+
+def stat_source(uri: str, *, endpoint_url: str | None = None) -> ObjectStat:
+    """Size, tag and time of a source; its ``key`` is the last part of the URI.
+
+    Raises:
+        ObjectMissing: there is no such file or object.
+        StorageError: it cannot be examined.
+        ConfigError: as `open_storage`.
+    """
+    if uri.startswith("s3://"):
+        storage, key = _s3_object(uri, endpoint_url)
+        found = storage.stat(key)
+    else:
+        from s2vc_ray.storage_local import stat_file
+
+        path = local_path(uri)
+        found = stat_file(path, path.name)
+    if found is None:
+        raise ObjectMissing(f"no such source: {uri}")
+    return found
+
+
+def local_path(uri: str) -> Path:
+    """The path that a plain path or a ``file://`` URI names.
+
+    Raises:
+        ConfigError: another scheme, another host, or nothing at all.
+    """
+    if uri.startswith("file://"):
+        parts = urlsplit(uri)
+        if parts.netloc not in ("", "localhost") or not parts.path:
+            raise ConfigError(f"{uri!r} names another host; write file:///folder")
+        # Not urlsplit's path: '?' and '#' are plain characters of a file name here.
+        return Path(unquote(uri.removeprefix("file://").removeprefix(parts.netloc)))
+    scheme, separator, _ = uri.partition("://")
+    if not uri or "\0" in uri or (separator and scheme.isalnum()):
+        raise ConfigError(f"cannot use {uri!r}: give a folder, file:///folder or s3://bucket/prefix")
+    return Path(uri)
+
+
+def _split_s3(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise ConfigError(f"{uri!r} names no bucket; write s3://bucket/prefix")
+    return bucket, key
+
+
+def _s3_object(uri: str, endpoint_url: str | None) -> tuple[Storage, str]:
+    from s2vc_ray.storage_s3 import S3Storage
+
+    bucket, path = _split_s3(uri)
+    # The prefix stays as written: keys that others made may hold what `check_key` forbids ours.
+    prefix, _, key = path.rpartition("/")
+    return S3Storage(bucket, prefix, endpoint_url=endpoint_url), key
+
+
+class RangeReader(Protocol):
+    """Reads bytes ``start..end`` (exclusive) of one object."""
+
+    def __call__(self, start: int, end: int) -> bytes:
+        """Exactly ``end - start`` bytes."""
+        ...
+
+
+class RangeStream(io.RawIOBase):
+    """A seekable raw stream over ``read_range``, for stores that only know ranged reads."""
+
+    def __init__(self, size: int, read_range: RangeReader) -> None:
+        self._size = size
+        self._read_range = read_range
+        self._at = 0
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to ``offset`` from the start, the position or the end."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"cannot seek to {base + offset}")
+        self._at = base + offset
+        return self._at
+
+    def tell(self) -> int:
+        """The position in bytes."""
+        return self._at
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Fill ``buffer`` with one ranged read; 0 at the end."""
+        end = min(self._at + len(buffer), self._size)
+        if end <= self._at:
+            return 0
+        data = self._read_range(self._at, end)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def buffered(self) -> BinaryIO:
+        """The stream behind a read-ahead buffer of 1 MiB, so that small reads do not become requests."""
+        return io.BufferedReader(self, _READ_AHEAD)
