@@ -1,0 +1,123 @@
+"""One coded GOP as a value, and its byte layout.
+
+Owns the payload that travels between an encoder and a decoder: everything needed to get the frames
+back except the model itself. Knows nothing of archives, files, time stamps or networks.
+
+Payload layout (little-endian; ``varint`` is unsigned LEB128)::
+
+    u16 width | u16 height | u8 q | varint frames | varint len(intra) | u32 symbol_crc
+    frames x u8 check | intra bytes | inter bytes (to the end)
+
+``check`` of frame t is the low byte of the CRC-32C of every symbol coded up to and including frame t;
+``symbol_crc`` is the whole CRC after the last frame. A decoder that disagrees with the encoder anywhere
+therefore stops with an error within a frame or two, and cannot pass the end of the GOP.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from s2vc_model.errors import BitstreamError
+
+MAX_SIDE = 65535
+MAX_FRAMES = 1 << 16
+_HEAD = struct.Struct("<HHB")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedGop:
+    """A coded group of pictures: one intra frame, then ``frames - 1`` inter frames.
+
+    Attributes:
+        width, height: true frame size in pixels (1..65535), before padding.
+        frames: number of frames, at least 1.
+        q: quality index 0 (smallest) .. 63 (best).
+        intra: rANS stream of frame 0.
+        inter: rANS stream of all later frames; empty when ``frames == 1``.
+        checks: one rolling checksum byte per frame.
+        symbol_crc: CRC-32C of all symbols of the GOP.
+    """
+
+    width: int
+    height: int
+    frames: int
+    q: int
+    intra: bytes
+    inter: bytes
+    checks: bytes
+    symbol_crc: int
+
+    @property
+    def bits_p(self) -> int:
+        """Bits spent on inter frames."""
+        return 8 * len(self.inter)
+
+    @property
+    def bits_i(self) -> int:
+        """Bits spent on the intra frame and on the GOP's own header and checksums."""
+        return 8 * len(self.to_payload()) - self.bits_p
+
+    def to_payload(self) -> bytes:
+        """Serialise to the layout in the module docstring."""
+        return b"".join(
+            (
+                _HEAD.pack(self.width, self.height, self.q),
+                _varint(self.frames),
+                _varint(len(self.intra)),
+                struct.pack("<I", self.symbol_crc),
+                self.checks,
+                self.intra,
+                self.inter,
+            )
+        )
+
+    @classmethod
+    def from_payload(cls, payload: bytes) -> EncodedGop:
+        """Parse a payload.
+
+        Raises:
+            BitstreamError: the bytes are not a whole, plausible payload.
+        """
+        if len(payload) < _HEAD.size:
+            raise BitstreamError(f"GOP payload of {len(payload)} bytes is shorter than its header")
+        width, height, q = _HEAD.unpack_from(payload)
+        frames, at = _read_varint(payload, _HEAD.size)
+        intra_len, at = _read_varint(payload, at)
+        if not (width and height and 1 <= frames <= MAX_FRAMES and q < 64):
+            raise BitstreamError(f"implausible GOP header: {width}x{height}, {frames} frames, q {q}")
+        body = at + 4 + frames
+        if body + intra_len > len(payload):
+            raise BitstreamError(f"GOP payload ends early: {len(payload)} bytes, needs {body + intra_len}")
+        (crc,) = struct.unpack_from("<I", payload, at)
+        return cls(
+            width=width,
+            height=height,
+            frames=frames,
+            q=q,
+            intra=payload[body : body + intra_len],
+            inter=payload[body + intra_len :],
+            checks=payload[at + 4 : body],
+            symbol_crc=crc,
+        )
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 35, 7):
+        if at >= len(data):
+            raise BitstreamError("GOP payload ends inside a varint")
+        value |= (data[at] & 0x7F) << shift
+        at += 1
+        if data[at - 1] < 0x80:
+            return value, at
+    raise BitstreamError("GOP payload holds an over-long varint")

@@ -1,0 +1,83 @@
+"""Codec presets as one frozen dataclass. Knows no networks and no files."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+QUALITIES = 64
+"""Quality indexes run 0 (smallest) .. 63 (best)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodecConfig:
+    """Widths and choices of one codec. Scales are relative to the frame: features 1/8, latents 1/16, hyper 1/64."""
+
+    preset: str = "small"
+    feature: int = 128
+    """Channels of the 1/8-scale feature ``f``."""
+    middle: int = 192
+    """Channels of the transforms' 1/16-scale trunk."""
+    latent: int = 128
+    """Channels of the coded latent ``y``."""
+    hyper: int = 32
+    """Channels of the coded hyper-latent ``z``."""
+    prior: int = 128
+    """Channels of the integer prior networks and of the temporal prior's state."""
+    quality_knots: int = 8
+    """Learned points per channel of the quality scale; the 64 indexes interpolate between them."""
+    generator: str = "small"
+    """``small`` (our one-step U-Net and pixel decoder) or ``sd`` (diffusers' U-Net and VAE)."""
+    tokens: int = 192
+    """Width of the Contextual Semantic Guidance tokens (the U-Net's cross-attention width)."""
+    unet: tuple[int, int, int] = (128, 192, 256)
+    """Channels of the small U-Net at 1/8, 1/16 and 1/32."""
+    sample: int = 128
+    """Channels of the one-step diffusion sample x_T / x_0 at 1/8."""
+    timestep: int = 249
+    """The one diffusion timestep, an index into the scheduler's 1000 alphas."""
+    pixel_features: int = 0
+    """Channels of ``f_pix`` that enter the U-Net; 0 means ``feature``."""
+
+    def __post_init__(self) -> None:
+        if self.latent % 2:
+            raise ValueError(f"latent channels must be even for the two-pass prior, got {self.latent}")
+        if not 0 <= self.timestep < 1000:
+            raise ValueError(f"timestep must be 0..999, got {self.timestep}")
+        if self.generator not in ("small", "sd"):
+            raise ValueError(f"generator must be 'small' or 'sd', got {self.generator!r}")
+        if self.quality_knots < 2:
+            raise ValueError("quality_knots must be at least 2")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        out = asdict(self)
+        out["unet"] = list(self.unet)
+        return out
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CodecConfig:
+        """Inverse of :meth:`to_dict`. Unknown keys raise ``TypeError``."""
+        values = dict(values)
+        if "unet" in values:
+            values["unet"] = tuple(values["unet"])
+        return cls(**values)
+
+
+PRESETS: dict[str, CodecConfig] = {
+    "small": CodecConfig(),
+    "sd15": CodecConfig(
+        preset="sd15",
+        feature=384,
+        middle=384,
+        latent=256,
+        hyper=128,
+        prior=256,
+        generator="sd",
+        tokens=768,
+        unet=(320, 640, 1280),
+        sample=4,
+        timestep=999,
+        pixel_features=320,
+    ),
+}

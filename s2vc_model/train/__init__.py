@@ -1,0 +1,1 @@
+"""Training of the codec: data, rate model, losses, staged loop. Needs no Ray, no archive and no entropy coder."""

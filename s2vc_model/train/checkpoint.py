@@ -1,0 +1,48 @@
+"""Training checkpoints: float masters in half precision, safetensors, resumable by any later run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from s2vc_model.config import CodecConfig
+from s2vc_model.errors import WeightsError
+from s2vc_model.network import S2vcNetwork
+
+_SMALL = 8192
+
+
+def save_checkpoint(path: Path, config: CodecConfig, tensors: dict[str, Tensor], note: dict[str, object]) -> None:
+    """Write averaged tensors: fp16, but fp32 for small ones (biases, quality scales), with the config inside."""
+    kept = {
+        k: v.detach().to("cpu", torch.float32 if v.numel() <= _SMALL else torch.float16).contiguous()
+        for k, v in tensors.items()
+    }
+    meta = {"config": json.dumps(config.to_dict()), "note": json.dumps(note)}
+    temporary = path.with_suffix(".tmp")
+    save_file(kept, str(temporary), metadata=meta)
+    temporary.replace(path)
+
+
+def load_checkpoint(path: Path) -> S2vcNetwork:
+    """A float network on the CPU from a checkpoint.
+
+    Raises:
+        WeightsError: not a checkpoint, or not of this code's networks.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            config = CodecConfig.from_dict(json.loads(file.metadata()["config"]))
+            tensors = {k: file.get_tensor(k).float() for k in file.keys()}  # noqa: SIM118
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} is not a training checkpoint: {error}") from error
+    net = S2vcNetwork(config)
+    missing, unexpected = net.load_state_dict(tensors, strict=False)
+    if missing or unexpected:
+        raise WeightsError(f"{path} does not fit these networks: missing {missing[:3]}, unexpected {unexpected[:3]}")
+    return net

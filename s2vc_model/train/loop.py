@@ -1,0 +1,198 @@
+"""Runs stages within a time budget, logs JSON lines, keeps an EMA, and hands back the averaged network."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from s2vc_model.network import S2vcNetwork
+from s2vc_model.train.data import Bank, Batch
+from s2vc_model.train.losses import Perceptual
+from s2vc_model.train.recipe import INTRA_SHAPE, Stage, Weights
+from s2vc_model.train.step import ChunkStep, Dials, Optimiser
+from s2vc_model.transforms import start_inter_from_intra
+
+EMA_DECAY = 0.999
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """One training run. ``budget_s`` seconds include the anneal of ``anneal_steps`` at the end of the last stage."""
+
+    budget_s: float
+    anneal_steps: int = 0
+    seed: int = 0
+    log_every: int = 100
+    weights: Weights = field(default_factory=Weights)
+
+
+class Average:
+    """Exponential moving average of a network's tensors, warmed up over its first steps."""
+
+    def __init__(self, net: S2vcNetwork) -> None:
+        self.live = [v.detach() for v in net.state_dict().values() if v.is_floating_point()]
+        self.kept = [v.clone() for v in self.live]
+        self.names = [k for k, v in net.state_dict().items() if v.is_floating_point()]
+        self.steps = 0
+
+    def update(self) -> None:
+        """Fold the live tensors in."""
+        self.steps += 1
+        decay = min(EMA_DECAY, self.steps / (self.steps + 50))
+        torch._foreach_lerp_(self.kept, self.live, 1 - decay)
+
+    def restart(self) -> None:
+        """Forget the past: the live tensors changed by hand."""
+        for kept, live in zip(self.kept, self.live, strict=True):
+            kept.copy_(live)
+        self.steps = 0
+
+    def state(self) -> dict[str, Tensor]:
+        """The averaged tensors by name."""
+        return dict(zip(self.names, self.kept, strict=True))
+
+
+class Trainer:
+    """Trains a network through stages.
+
+    Args:
+        net: on its device, channels-last; trained in place.
+        log: receives one dict per ``log_every`` steps.
+    """
+
+    def __init__(self, net: S2vcNetwork, bank: Bank, config: RunConfig, log: Callable[[dict[str, object]], None]) -> None:
+        torch.manual_seed(config.seed)
+        self.net, self.bank, self.config, self.log = net, bank, config, log
+        self.device = bank.device
+        self.perceptual = Perceptual(self.device)
+        self.average = Average(net)
+        self.started = time.monotonic()
+        self.step = 0
+
+    def run(self, stages: Sequence[Stage]) -> dict[str, Tensor]:
+        """Train the stages in order; returns the averaged tensors."""
+        cuda = self.device.type == "cuda"
+        side = torch.cuda.stream(torch.cuda.Stream()) if cuda else contextlib.nullcontext()
+        with side:
+            for number, stage in enumerate(stages):
+                self._stage(stage, last=number == len(stages) - 1)
+            if cuda:
+                torch.cuda.synchronize()
+        return self.average.state()
+
+    def elapsed(self) -> float:
+        """Seconds since the trainer was made."""
+        return time.monotonic() - self.started
+
+    def _stage(self, stage: Stage, last: bool) -> None:
+        if stage.copy_intra:
+            with torch.no_grad():
+                start_inter_from_intra(self.net.inter, self.net.intra)
+                start_inter_from_intra(self.net.inter_prior, self.net.intra_prior)
+            self.average.restart()
+        dials = Dials(self.device, stage.lr)
+        opt = Optimiser(self.net, dials)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        main = ChunkStep(stage, self.config.weights, self.net, opt, self.perceptual)
+        intra = main
+        if stage.intra_share:
+            intra = ChunkStep(INTRA_SHAPE, self.config.weights, self.net, opt, self.perceptual)
+        clock = _Clock(self, stage, dials, self.config.anneal_steps if last else 0)
+        batch: Batch | None = None
+        chunk = 0
+        while clock.running():
+            only_intra = chunk == 0 and intra is not main and float(torch.rand(())) < stage.intra_share * stage.chunks / (
+                1 + stage.intra_share * (stage.chunks - 1)
+            )
+            step = intra if only_intra else main
+            if only_intra or chunk == 0:
+                shape = step.stage
+                batch = self.bank.draw(shape.batch, shape.frames * (1 if only_intra else shape.chunks), shape.size)
+                step.q.copy_(torch.randint(0, 64, step.q.shape, device=self.device))
+            assert batch is not None
+            step.load(batch, 0 if only_intra else chunk)
+            report = step(only_intra or chunk == 0, clock.here >= stage.perceptual_after)
+            if not only_intra:
+                chunk = (chunk + 1) % stage.chunks
+            self.average.update()
+            self.step += 1
+            clock.tick(report, step, opt)
+
+
+class _Clock:
+    """Counts a stage's steps, sets its dials by step, and decides when it anneals and ends."""
+
+    def __init__(self, trainer: Trainer, stage: Stage, dials: Dials, anneal: int) -> None:
+        self.trainer, self.stage, self.dials, self.anneal = trainer, stage, dials, anneal
+        self.here, self.anneal_from = 0, max(0, stage.steps - anneal)
+        self.began = self.marked = trainer.elapsed()
+        self.pixels = 0
+        self.anneal_ends = stage.steps
+
+    def running(self) -> bool:
+        """Whether to take another step; sets the dials for it."""
+        budget = self.trainer.config.budget_s
+        used = self.trainer.elapsed()
+        if self.here > 50 and self.here % 20 == 0 and self.here < self.anneal_from:
+            pace = (used - self.began) / self.here
+            if used + pace * self.anneal >= budget:
+                self.anneal_from, self.anneal_ends = self.here, self.here + self.anneal
+        if self.here >= self.anneal_ends or used >= budget:
+            return False
+        stage, here = self.stage, self.here
+        start, hold, full = stage.ramp
+        progress = 1.0 if here >= full else max(0.0, (here - hold) / max(1, full - hold))
+        self.dials.rate.fill_(start ** (1 - progress))
+        self.dials.motion.fill_(stage.motion_weight * max(0.1, 1 - here / 3000))
+        lr = stage.lr * min(1.0, (here + 1) / max(1, stage.warmup))
+        if here >= self.anneal_from and self.anneal:
+            lr *= 0.5 * (1 + math.cos(math.pi * (here - self.anneal_from) / self.anneal)) + 0.01
+        self.dials.lr.fill_(lr)
+        return True
+
+    def tick(self, report: dict[str, Tensor], step: ChunkStep, opt: Optimiser) -> None:
+        """Count the step just taken and log every so often."""
+        self.here += 1
+        shape = step.stage
+        self.pixels += shape.batch * shape.frames * shape.size**2
+        if self.here % self.trainer.config.log_every:
+            if self.trainer.device.type == "cuda" and self.here % 10 == 0:
+                torch.cuda.current_stream().synchronize()
+            return
+        now = self.trainer.elapsed()
+        low, high = report["q"] < 16, report["q"] >= 48
+        pick = lambda name, mask: round(report[name][mask].mean().item(), 4) if bool(mask.any()) else None  # noqa: E731
+        span = now - self.marked
+        entry: dict[str, object] = {
+            "stage": self.stage.name, "step": self.here, "frames": shape.frames, "seconds": round(now, 1),
+            "ms": round(1e3 * span / self.trainer.config.log_every, 1), "mpx_s": round(self.pixels / span / 1e6, 1),
+            "ramp": round(self.dials.rate.item(), 4), "lr": self.dials.lr.item(),
+            "l1": round(report["l1"].mean().item(), 4), "lpips": round(report["lpips"].mean().item(), 4),
+            "bpp_first": round(report["bpp"][:, 0].mean().item(), 4),
+            "bpp_last": round(report["bpp"][:, -1].mean().item(), 4),
+            "low": [pick("l1", low), pick("bpp", low)], "high": [pick("l1", high), pick("bpp", high)],
+            "norm": round(report["norm"].item(), 3), "skipped": int(opt.skipped.item()),
+        }  # fmt: skip
+        self.trainer.log(entry)
+        self.marked, self.pixels = now, 0
+
+
+def json_lines(path: Path) -> Callable[[dict[str, object]], None]:
+    """A log sink that appends to ``path`` and prints."""
+
+    def write(entry: dict[str, object]) -> None:
+        line = json.dumps(entry)
+        with path.open("a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+
+    return write

@@ -1,0 +1,49 @@
+"""Loss terms. All are means over samples and pixels; pictures are in [-1, 1]."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s2vc_model.config import QUALITIES
+from s2vc_model.metrics.lpips import LpipsVgg
+from s2vc_model.train.recipe import LAMBDA_HIGH, LAMBDA_LOW
+
+
+def rate_weights(device: torch.device) -> Tensor:
+    """Rate weight of each quality index, (64,)."""
+    return torch.exp(torch.linspace(math.log(LAMBDA_LOW), math.log(LAMBDA_HIGH), QUALITIES)).to(device)
+
+
+class Perceptual(nn.Module):
+    """LPIPS-VGG for training: bf16 on a GPU, target features without gradient."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.lpips = LpipsVgg().to(device=device, dtype=self.dtype, memory_format=torch.channels_last)
+        self.lpips.requires_grad_(False)
+
+    def forward(self, decoded: Tensor, target: Tensor) -> Tensor:
+        """Distances (N,) of pictures (N, 3, H, W)."""
+        layout = torch.channels_last
+        with torch.no_grad():
+            wanted = [_unit(f) for f in self.lpips.features(target.to(self.dtype).contiguous(memory_format=layout))]
+        got = self.lpips.features(decoded.to(self.dtype).contiguous(memory_format=layout))
+        total = torch.zeros(decoded.shape[0], device=decoded.device)
+        for stage, (a, b) in enumerate(zip(got, wanted, strict=True)):
+            head = self.lpips.get_buffer(f"head{stage}").view(1, -1, 1, 1)
+            total = total + ((_unit(a) - b).square() * head).float().sum(1).mean((1, 2))
+        return total
+
+
+def _unit(f: Tensor) -> Tensor:
+    return f * (f.float().square().sum(1, keepdim=True) + 1e-8).rsqrt().to(f.dtype)
+
+
+def motion_loss(flow: Tensor, motion: Tensor, trust: Tensor) -> Tensor:
+    """Trusted L1 between decoded flow at 1/8 and searched block motion at 1/16, both in pixels."""
+    return (trust * (F.avg_pool2d(flow.float(), 2) - motion).abs()).mean()

@@ -1,0 +1,96 @@
+"""The priors as training sees them: noise for the rate, straight-through rounding for the reconstruction."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from s2vc_model.integer import STEPS, requantise, round_through
+from s2vc_model.network import S2vcNetwork
+from s2vc_model.prior import OCTAVE_ZERO, Prior, checkerboard
+from s2vc_model.state import GopState
+from s2vc_model.transforms import HyperAnalysis
+
+_LN2 = math.log(2.0)
+
+
+def laplace_bits(distance: Tensor, scale: Tensor) -> Tensor:
+    """Bits of the unit-wide bin at ``distance`` from the mean of a Laplace of the given scale.
+
+    Closed form in the log domain, so its gradient survives however far out the bin lies.
+    """
+    d, inverse = distance.abs(), 1 / scale
+    inner = 1 - torch.exp(-0.5 * inverse) * torch.cosh(d.clamp(max=0.5) * inverse).clamp(max=1e30)
+    outer = _LN2 + (d - 0.5).clamp_min(0) * inverse - torch.log(-torch.expm1(-inverse))
+    return torch.where(d < 0.5, -torch.log(inner.clamp_min(1e-9)), outer) / _LN2
+
+
+def _noisy(x: Tensor) -> Tensor:
+    return x + torch.rand_like(x) - 0.5
+
+
+def coded(
+    prior: Prior, hyper: HyperAnalysis, y: Tensor, q: Tensor, state: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pass a latent through quantisation and the priors.
+
+    Args:
+        y: latent in its own unit (B, Y, h, w).
+        q: quality indexes (B,).
+        state: the temporal prior's state, or ``None``.
+
+    Returns:
+        Dequantised latent, the next state, and estimated bits per sample (B,).
+    """
+    z = hyper(y).float()
+    bits = laplace_bits(_noisy(z) - prior.z_mean[:, None, None], torch.exp(prior.z_log_scale)[:, None, None] + 0.03)
+    total = bits.sum((1, 2, 3))
+    h = prior.hyper(round_through(z).to(y.dtype))
+    hidden, raw = prior.first(h, state, q)
+    scale = prior.scales(q)
+    octaves = torch.log2(scale)
+    target = y.float() * scale
+    first = checkerboard(y.shape[1], y.shape[2], y.shape[3], y.device)
+
+    def one(raw: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log2 = (raw.float() / 256).chunk(2, 1)
+        residual = target - mean * scale
+        width = torch.exp2((log2 + octaves).clamp(-OCTAVE_ZERO, 6.2))
+        return round_through(residual) + mean * scale, laplace_bits(_noisy(residual), width)
+
+    y0, bits0 = one(raw)
+    y0 = torch.where(first, y0, torch.zeros_like(y0))
+    y1, bits1 = one(prior.second(requantise(y0 / scale * STEPS).to(y.dtype), hidden))
+    total = total + torch.where(first, bits0, bits1).sum((1, 2, 3))
+    decoded = (torch.where(first, y0, y1) / scale).to(y.dtype)
+    return decoded, prior.advance(requantise(decoded * STEPS), state), total
+
+
+def intra_step(net: S2vcNetwork, x: Tensor, q: Tensor) -> tuple[Tensor, GopState, Tensor]:
+    """First frame of a clip: x (B, 3, H, W) in [-1, 1] -> picture, state, bits (B,)."""
+    y, prior_state, bits = coded(net.intra_prior, net.intra.hyper, net.intra.analysis(x), q, None)
+    buffer = net.intra.synthesis(y)
+    picture, diffusion = net.generator(buffer, None)
+    return picture, GopState(buffer, prior_state, diffusion), bits
+
+
+def inter_step(
+    net: S2vcNetwork, x: Tensor, q: Tensor, state: GopState, motion: Tensor
+) -> tuple[Tensor, GopState, Tensor, Tensor]:
+    """Later frame: adds the searched motion (B, 2, H/16, W/16) and returns the moved light picture last."""
+    feature = net.inter.extract(state.buffer.feature)
+    y = net.inter.encode(x, state.buffer, feature, motion)
+    y, prior_state, bits = coded(net.inter_prior, net.inter.hyper, y, q, state.prior)
+    buffer, moved = net.inter.synthesis(y, state.buffer, feature)
+    picture, diffusion = net.generator(buffer, state.diffusion)
+    return picture, GopState(buffer, prior_state, diffusion), bits, moved
+
+
+def detached(state: GopState) -> GopState:
+    """The state without gradient history, to carry from one chunk of a stream to the next."""
+    diffusion = state.diffusion.detach() if state.diffusion is not None else None
+    return GopState(state.buffer.detach(), state.prior.detach(), diffusion)
+
+

@@ -1,0 +1,96 @@
+"""The frozen values that cross the job's seams. Plain data: no I/O, no torch, no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from s2vc_model.bitstream import EncodedGop
+
+
+@dataclass(frozen=True, slots=True)
+class ColourTags:
+    """FFmpeg's integer colour codes of a stream (2 = unspecified; range 1 = limited, 2 = full)."""
+
+    range: int = 0
+    primaries: int = 2
+    transfer: int = 2
+    matrix: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What probing one source found. Times are integers in ``time_base`` units.
+
+    ``pts`` lists every expected frame in presentation order; ``keyframe_pts`` the seek points, ascending.
+    ``width``/``height`` are the coded picture's true size before rotation. ``last_duration`` is the last
+    frame's duration (0 when unknown).
+    """
+
+    width: int
+    height: int
+    time_base: Fraction
+    pts: tuple[int, ...]
+    keyframe_pts: tuple[int, ...]
+    last_duration: int
+    average_rate: Fraction | None
+    rotation: int
+    sample_aspect: Fraction
+    pix_fmt: str
+    codec: str
+    container: str
+    colour: ColourTags
+    stream_index: int
+
+    @property
+    def frames(self) -> int:
+        """Number of expected frames."""
+        return len(self.pts)
+
+
+@dataclass(frozen=True, slots=True)
+class GopSpec:
+    """A reference to the frames of one GOP; never the frames themselves.
+
+    ``pts`` are the expected frames' time stamps in presentation order; decoding starts at ``seek_pts``, the
+    nearest seek point at or before ``pts[0]``. ``first_frame`` counts frames of the video from 0.
+    """
+
+    source_uri: str
+    video_id: str
+    index: int
+    first_frame: int
+    pts: tuple[int, ...]
+    seek_pts: int
+    stream_index: int
+    width: int
+    height: int
+
+    @property
+    def frames(self) -> int:
+        """Number of expected frames."""
+        return len(self.pts)
+
+
+class GopCodec(Protocol):
+    """The codec as the job sees it. ``s2vc_model.codec.S2vcCodec`` is the real one; tests use a fake.
+
+    Frames are ``uint8`` RGB arrays of shape (T, H, W, 3). All GOPs of one call have one size and are
+    coded in lockstep; their lengths may differ.
+    """
+
+    model_id: str
+    weights_sha256: str
+
+    def encode_gops(self, gops: Sequence[np.ndarray], q: int) -> list[EncodedGop]:
+        """Code each GOP at quality index ``q`` (0..63)."""
+        ...
+
+    def decode_gops(self, gops: Sequence[EncodedGop]) -> list[np.ndarray]:
+        """Decode each GOP to its frames."""
+        ...
