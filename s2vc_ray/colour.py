@@ -57,5 +57,5 @@ def scaler_range(colour_range: int, pix_fmt: str) -> ColorRange:
     """The range to convert with: as tagged, else full for RGB and JPEG formats and limited for the rest."""
     if colour_range in (LIMITED, FULL):
         return ColorRange(colour_range)
-    full = pix_fmt.startswith("yuvj") or VideoFormat(pix_fmt).is_rgb or pix_fmt.startswith(("pal8", "mono"))
+    full = pix_fmt.startswith(("yuvj", "pal8", "mono")) or VideoFormat(pix_fmt).is_rgb
     return ColorRange.JPEG if full else ColorRange.MPEG

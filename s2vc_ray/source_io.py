@@ -1,7 +1,8 @@
 """Opening a source with FFmpeg and choosing its picture stream.
 
-The one place that turns a path or a binary file into a demuxer, so that probing, decoding and passthrough see the
-same streams and raise the same errors. It must not know GOPs, archives or where a binary file's bytes come from.
+The one place that turns a path or a binary file into a demuxer, so that probing, decoding and passthrough
+see the same streams and raise the same errors. It must not know GOPs, archives or where a binary file's bytes
+come from.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ from s2vc_ray.errors import SourceError
 Source: TypeAlias = str | os.PathLike[str] | BinaryIO
 
 _FILE_BUFFER = 1 << 18
-"""Bytes per read of a file object: an S3 ranged read costs a round trip, so read more than FFmpeg's 32 KiB."""
+"""Bytes per read of a file object: a ranged read costs a round trip, so more than FFmpeg's 32 KiB."""
+
+_NO_TIMESTAMPS = int(FormatFlags.no_timestamps.value)  # type: ignore[call-overload]
+
+TAG_ERRORS = "surrogateescape"
+"""Old files hold tags that are not UTF-8: their bytes are kept as they are, through reading and writing."""
 
 _NOT_VIDEO = {
     "tty": "a text file",
@@ -49,7 +55,7 @@ def name_of(source: Source, uri: str = "") -> str:
 
 
 def open_source(source: Source, uri: str = "") -> InputContainer:
-    """Open ``source`` for demuxing; close the result (it is a context manager). A file object stays the caller's.
+    """Open ``source`` for demuxing; the result is a context manager. A file object stays the caller's.
 
     Raises:
         SourceError: missing, empty, unreadable, not a media file, or a still image, text or playlist.
@@ -59,10 +65,11 @@ def open_source(source: Source, uri: str = "") -> InputContainer:
     try:
         if isinstance(source, (str, os.PathLike)):
             # A playlist or a crafted file must never make the job fetch something else.
-            container = av.open(os.fspath(source), "r", container_options={"protocol_whitelist": "file"})
+            options = {"protocol_whitelist": "file"}
+            container = av.open(os.fspath(source), "r", container_options=options, metadata_errors=TAG_ERRORS)
         else:
-            container = av.open(source, "r", buffer_size=_FILE_BUFFER)
-    except (av.FFmpegError, UnicodeDecodeError) as error:
+            container = av.open(source, "r", buffer_size=_FILE_BUFFER, metadata_errors=TAG_ERRORS)
+    except av.FFmpegError as error:
         raise SourceError(f"{name}: not a readable media file ({error}); check that it is whole") from error
     kind = container.format.name
     refused = _NOT_VIDEO.get(kind) or ("a still image" if kind.endswith("_pipe") else None)
@@ -138,7 +145,7 @@ def lacks_pts(container: InputContainer) -> bool:
     Frames of such sources are numbered in presentation order and take the packets' decode times (AVI) or
     multiples of the packet duration (raw streams), in ascending order, as their time stamps.
     """
-    return bool(container.format.flags & FormatFlags.no_timestamps.value) or container.format.name == "avi"
+    return bool(container.format.flags & _NO_TIMESTAMPS) or container.format.name == "avi"
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:

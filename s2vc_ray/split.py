@@ -15,9 +15,9 @@ def split(info: VideoInfo, *, source_uri: str, video_id: str, gop: int) -> list[
     """Cover every frame of ``info`` once, in order, with GOPs of ``gop`` frames (the last may be shorter).
 
     ``seek_pts`` is the last keyframe whose time is at or before the GOP's first frame. That is right for open
-    GOPs too: the frames that lead such a keyframe in presentation, though they follow it in the file, are earlier
-    than the keyframe, so a GOP that begins with one of them seeks to the keyframe before. When the source
-    has no keyframe that early, ``seek_pts`` is the video's first frame.
+    GOPs too: the frames that lead such a keyframe in presentation, though they follow it in the file, are
+    earlier than the keyframe, so a GOP that begins with one of them seeks to the keyframe before. When the
+    source has no keyframe that early, ``seek_pts`` is the video's first frame.
 
     Raises:
         ValueError: ``gop`` is not positive.

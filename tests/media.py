@@ -127,7 +127,8 @@ def open_gop_h264(path: Path, *, frames: int = 32, size: tuple[int, int] = (352,
 
 def open_gop_h265(path: Path, *, frames: int = 32, size: tuple[int, int] = (352, 288), gop: int = 8) -> Path:
     """HEVC as libx265 makes it by default: CRA keyframes with RASL leading pictures."""
-    params = f"log-level=none:keyint={gop}:min-keyint={gop}:bframes=3:b-adapt=0:scenecut=0:pools=none:frame-threads=1"
+    params = f"keyint={gop}:min-keyint={gop}:bframes=3:b-adapt=0:scenecut=0"
+    params += ":log-level=none:pools=none:frame-threads=1"
     return make_clip(
         path, codec="libx265", frames=frames, size=size, gop=gop, options={"x265-params": params}
     )
