@@ -1,0 +1,218 @@
+"""From staged GOPs to a published archive and its manifest rows, in the one order that never lies.
+
+Assemble from staging, verify the assembled file by reading all of it again, publish it if nothing is there
+yet, write the manifest part, and only then clear staging. A crash between any two steps leaves what the next
+run needs: nothing is described before it exists, and nothing is cleared before it is described. Knows
+nothing of executors or the codec.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import BinaryIO
+
+from s2vc_model.bitstream import EncodedGop
+from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord, write_archive
+from s2vc_ray.errors import CorruptArchive, ObjectMissing, SourceError
+from s2vc_ray.fixity import fixity
+from s2vc_ray.manifest import write_part
+from s2vc_ray.passthrough import extract
+from s2vc_ray.plan import PlannedVideo, PublishedVideo, SourceFixity, is_published
+from s2vc_ray.rows import JobContext, Published, gop_rows
+from s2vc_ray.sources import Source, open_media
+from s2vc_ray.staging import StagedGop, staging_key, unpack_staged
+from s2vc_ray.storage import Storage, stat_source
+
+
+def commit_video(
+    video: PlannedVideo, gops: Sequence[StagedGop], job: JobContext, storage: Storage
+) -> tuple[Published, Sequence[StagedGop]]:
+    """Publish the archive of ``video``, whose GOPs ``gops`` are all staged, and describe it in the manifest.
+
+    When another driver publishes the same archive first, that one is described instead.
+
+    Returns:
+        The archive at its place, and what is known of each of its GOPs.
+
+    Raises:
+        SourceError: the source changed since it was planned.
+        ObjectExists: another archive appeared under the name; it is left alone.
+        CorruptArchive: the assembled archive did not pass; nothing was published.
+        S2vcError: the store failed.
+    """
+    ordered = sorted(gops, key=lambda gop: gop.index)
+    try:
+        published = _publish(video, ordered, job, storage)
+    except ObjectMissing:
+        # Staging is cleared once an archive is published: somebody else has finished this very video.
+        published = None
+    if published is None:
+        if not is_published(storage, video.source, video.fixity.sha256, job.config, job.codec.weights_sha256):
+            raise ObjectMissing(
+                f"{video.source.uri}: staged GOPs vanished before the commit; run the job again"
+            )
+        return adopt(PublishedVideo(video.source, video.fixity, video.staging), job, storage)
+    _record(job, video.source, video.fixity, video.staging, published, ordered, storage)
+    return published, ordered
+
+
+def adopt(video: PublishedVideo, job: JobContext, storage: Storage) -> tuple[Published, Sequence[StagedGop]]:
+    """Describe an archive that is there but not (as far as this driver knows) in the manifest.
+
+    That is what a crash between publishing and describing leaves. Measurements come from staging where it
+    still holds these very payloads; otherwise the rows say that nothing was measured.
+    """
+    key = video.source.archive_key
+    with storage.open(key) as stream:
+        size_and_digest = fixity(stream)
+        stream.seek(0)
+        reader = ArchiveReader(stream)
+        published = Published(key, size_and_digest, reader.header, reader.index)
+        gops = [_described(record, video, reader.header, storage) for record in reader.gops()]
+    _record(job, video.source, video.fixity, video.staging, published, gops, storage)
+    return published, gops
+
+
+def clear_staging(prefix: str, storage: Storage) -> None:
+    """Remove what is staged under ``prefix``."""
+    for item in list(storage.list(f"{prefix}/")):
+        storage.delete(item.key)
+
+
+def _publish(
+    video: PlannedVideo, gops: Sequence[StagedGop], job: JobContext, storage: Storage
+) -> Published | None:
+    """The archive that is now in place, or None when one already was and it is not these bytes."""
+    if [gop.index for gop in gops] != list(range(len(video.specs))):
+        raise CorruptArchive(f"{video.source.uri}: {len(gops)} of {len(video.specs)} GOPs are staged")
+    with tempfile.TemporaryDirectory(prefix="s2vc-") as folder:
+        path = Path(folder, "archive.s2vc")
+        with path.open("wb") as out:
+            write_archive(out, _header(video, job), _records(video, gops, storage), _passthrough(video, job))
+        with path.open("rb") as stream:
+            published = _verified(stream, video.source.archive_key, gops)
+        _check_unchanged(video)
+        if storage.put_file(published.key, path):
+            return published
+    with storage.open(published.key) as stream:
+        return published if fixity(stream) == published.fixity else None
+
+
+def _header(video: PlannedVideo, job: JobContext) -> ArchiveHeader:
+    info = video.info
+    return ArchiveHeader(
+        model_id=job.codec.model_id,
+        weights_sha256=job.codec.weights_sha256,
+        preset=job.codec.preset,
+        width=info.width,
+        height=info.height,
+        time_base=info.time_base,
+        colour=info.colour,
+        rotation=info.rotation,
+        sample_aspect=info.sample_aspect,
+        average_rate=info.average_rate,
+        last_duration=info.last_duration,
+        frames=info.frames,
+        gop_length=job.config.gop,
+        q=job.config.quality,
+        source_name=video.source.uri.rpartition("/")[2],
+        source_size=video.fixity.size,
+        source_sha256=video.fixity.sha256,
+        creator=_creator(),
+    )
+
+
+def _creator() -> str:
+    try:
+        return f"s2vc-ray {version('s2vc-ray')}"
+    except PackageNotFoundError:
+        return "s2vc-ray (not installed)"
+
+
+def _records(video: PlannedVideo, gops: Sequence[StagedGop], storage: Storage) -> Iterator[GopRecord]:
+    for gop, spec in zip(gops, video.specs, strict=True):
+        staged, payload = unpack_staged(storage.read(gop.key), gop.key)
+        if staged.payload_sha256 != gop.payload_sha256:
+            raise CorruptArchive(f"staged GOP {gop.key} is not the one that was measured; run the job again")
+        yield GopRecord(gop.index, spec.first_frame, gop.q, gop.pts, payload)
+
+
+def _passthrough(video: PlannedVideo, job: JobContext) -> Iterator[bytes]:
+    if job.config.passthrough:
+        with open_media(video.source.uri) as media:
+            yield from extract(media, uri=video.source.uri).chunks()
+
+
+def _verified(stream: BinaryIO, key: str, gops: Sequence[StagedGop]) -> Published:
+    """Read the assembled archive back: every CRC, every GOP, and payload sizes as they were measured."""
+    reader = ArchiveReader(stream)
+    reader.verify()
+    held = [(entry.index, entry.frames, entry.payload_bytes) for entry in reader.index.gops]
+    if held != [(gop.index, gop.frames, gop.payload_bytes) for gop in gops]:
+        raise CorruptArchive(f"{key}: the assembled archive does not hold the GOPs that were staged")
+    stream.seek(0)
+    return Published(key, fixity(stream), reader.header, reader.index)
+
+
+def _check_unchanged(video: PlannedVideo) -> None:
+    now = stat_source(video.source.uri)
+    if (now.size, now.etag) != (video.fixity.size, video.fixity.etag):
+        raise SourceError(f"{video.source.uri}: changed while it was being compressed; run the job again")
+
+
+def _record(
+    job: JobContext,
+    source: Source,
+    known: SourceFixity,
+    staging: str,
+    published: Published,
+    gops: Sequence[StagedGop],
+    storage: Storage,
+) -> None:
+    write_part(storage, gop_rows(job, source, known, published, gops))
+    clear_staging(staging, storage)
+
+
+def _described(
+    record: GopRecord, video: PublishedVideo, header: ArchiveHeader, storage: Storage
+) -> StagedGop:
+    key = staging_key(video.staging, record.index)
+    digest = hashlib.sha256(record.payload).hexdigest()
+    try:
+        staged, _ = unpack_staged(storage.read(key), key)
+    except ObjectMissing:
+        staged = None
+    if staged is not None and staged.payload_sha256 == digest:
+        return staged
+    parsed = EncodedGop.from_payload(record.payload)
+    expected = min(header.gop_length, header.frames - record.first_frame)
+    return StagedGop(
+        video_id=video.source.video_id,
+        index=record.index,
+        key=key,
+        pts=record.pts,
+        frames_expected=expected,
+        frames_corrupt=0,
+        width=parsed.width,
+        height=parsed.height,
+        q=parsed.q,
+        payload_bytes=len(record.payload),
+        payload_sha256=digest,
+        bits_i=parsed.bits_i,
+        bits_p=parsed.bits_p,
+        metrics=(),
+        metric_policy="none",
+        verified="no",
+        model_id=header.model_id,
+        weights_sha256=header.weights_sha256,
+        device="",
+        torch="",
+        source_seconds=0.0,
+        encode_seconds=0.0,
+        decode_seconds=0.0,
+        attempts=0,
+    )

@@ -1,0 +1,150 @@
+"""What one job was asked to do: the only place where options are checked.
+
+A `JobConfig` is built once at the edge (the CLI or a `jobs/` entry point), travels unchanged to the workers
+and is written into every manifest row. Knows nothing of files, Ray or the codec.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from s2vc_ray.errors import ConfigError
+
+DEVICES = ("auto", "cpu", "cuda")
+EXECUTORS = ("ray", "local")
+METRICS = ("psnr", "ms_ssim", "lpips_alex")
+MAX_GOP = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class MetricPolicy:
+    """Which frames of a GOP are measured: none (``sample == 0``), a sample, or all (``sample is None``).
+
+    ``names`` are those of `s2vc_model.metrics`. Worst-frame figures are over the measured frames only, which
+    is why the manifest records the policy beside them.
+    """
+
+    sample: int | None = 4
+    names: tuple[str, ...] = METRICS
+
+    def __post_init__(self) -> None:
+        unknown = set(self.names) - set(METRICS)
+        if unknown or not self.names:
+            raise ConfigError(
+                f"unknown metric {', '.join(sorted(unknown)) or '(none)'}: choose from {', '.join(METRICS)}"
+            )
+        if self.sample is not None and self.sample < 0:
+            raise ConfigError(
+                f"metrics sample:{self.sample} is negative: give sample:N with N >= 1, 'full' or 'none'"
+            )
+
+    @classmethod
+    def parse(cls, text: str, names: tuple[str, ...] = METRICS) -> MetricPolicy:
+        """Read ``none``, ``sample:N`` (N frames of each GOP, N >= 1) or ``full``.
+
+        Raises:
+            ConfigError: anything else.
+        """
+        if text == "none":
+            return cls(sample=0, names=names)
+        if text == "full":
+            return cls(sample=None, names=names)
+        kind, _, count = text.partition(":")
+        if kind == "sample" and count.isascii() and count.isdigit() and int(count) > 0:
+            return cls(sample=int(count), names=names)
+        raise ConfigError(
+            f"metrics {text!r} is not understood: give 'none', 'sample:N' with N >= 1, or 'full'"
+        )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any frame is decoded and measured."""
+        return self.sample != 0
+
+    def __str__(self) -> str:
+        if self.sample == 0:
+            return "none"
+        return "full" if self.sample is None else f"sample:{self.sample}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobConfig:
+    """One job's options, validated on construction.
+
+    Attributes:
+        gop: frames per GOP, 1..1024; the last GOP of a video may be shorter.
+        quality: quality index, 0 (smallest) .. 63 (best).
+        model: a packaged model's name, or a directory with weights.
+        device: where the codec runs; ``auto`` is CUDA when the worker has a GPU.
+        executor: ``ray`` (actors, on this machine or a cluster) or ``local`` (this process, for debugging).
+        workers: encoder actors; 0 is one per GPU, or one per ``threads`` CPU cores where there is no GPU.
+        ray_address: a running cluster to join; None starts Ray on this machine unless a job was submitted to
+        one. metrics: what is decoded again and measured while encoding.
+        batch: most GOPs of one video coded in lockstep; more is faster on a GPU and takes more memory.
+        threads: CPU threads of each worker for video decoding and CPU inference; 0 chooses (1 without GPUs).
+        attempts: how often a GOP that fails is tried before its video is given up.
+        passthrough: carry audio, subtitles, attachments and metadata into the archive.
+    """
+
+    gop: int = 32
+    quality: int = 32
+    model: str = "small"
+    device: str = "auto"
+    executor: str = "ray"
+    workers: int = 0
+    ray_address: str | None = None
+    metrics: MetricPolicy = MetricPolicy()
+    batch: int = 4
+    threads: int = 0
+    attempts: int = 3
+    passthrough: bool = True
+
+    def __post_init__(self) -> None:
+        _in_range("gop", self.gop, 1, MAX_GOP)
+        _in_range("quality", self.quality, 0, 63)
+        _in_range("workers", self.workers, 0, 65536)
+        _in_range("batch", self.batch, 1, 256)
+        _in_range("threads", self.threads, 0, 256)
+        _in_range("attempts", self.attempts, 1, 100)
+        _one_of("device", self.device, DEVICES)
+        _one_of("executor", self.executor, EXECUTORS)
+        if not self.model:
+            raise ConfigError(
+                "model is empty: give a packaged model's name such as 'small', or a weights directory"
+            )
+        if self.ray_address and self.executor != "ray":
+            raise ConfigError(f"ray address {self.ray_address!r} needs executor 'ray', not {self.executor!r}")
+
+    def config_hash(self, weights_sha256: str) -> str:
+        """16 hex digits over what decides an archive's bytes: GOP length, quality, passthrough and the
+        weights.
+
+        The weights' digest stands for ``model``: one name may come to mean other weights, and one set of
+        weights may lie in several places. Workers, devices and metrics are left out: they change when and
+        where bytes are made.
+        """
+        decisive = {
+            "gop": self.gop,
+            "quality": self.quality,
+            "passthrough": self.passthrough,
+            "weights": weights_sha256,
+        }
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """All options, for the manifest."""
+        return json.dumps(
+            {**asdict(self), "metrics": str(self.metrics), "metric_names": self.metrics.names}, sort_keys=True
+        )
+
+
+def _in_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value}: give a whole number from {low} to {high}")
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}: choose one of {', '.join(choices)}")

@@ -1,0 +1,185 @@
+"""The manifest: one Parquet schema, one immutable part file per video and job, written last.
+
+Parts lie at ``manifest/job=<job>/<video id>.parquet`` under the destination, so that DuckDB, Polars, pandas
+and Spark read the folder as one hive-partitioned table. A video that was compressed has one row per GOP; a
+video that failed has one row with ``status = 'failed'``, the error, and the GOP where it happened if one is
+known. Columns are only ever added, never renamed or given another meaning; ``schema_version`` counts the
+additions. Knows nothing of Ray or torch.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from s2vc_ray.errors import ObjectExists, StorageError
+from s2vc_ray.storage import Storage, open_storage
+
+SCHEMA_VERSION = 1
+ROOT = "manifest"
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRow:
+    """One GOP, or one failed video. None where a figure does not exist; sizes in bytes, times in seconds.
+
+    Attributes:
+        job, created: the run that wrote the row, and when (UTC).
+        config_hash, config: hash of what decides the archive's bytes; all options as JSON.
+        source_*: where the source lay, and its size, store tag and SHA-256 when it was read.
+        archive, archive_bytes, archive_sha256: key under the destination, and fixity of the published
+        archive. status: ``ok`` or ``failed``.
+        frames_expected, frames_encoded, frames_corrupt: promised by the container; coded; coded though
+        damaged. pts_first, pts_last: of the coded frames, in units of ``time_base_num / time_base_den``
+        seconds. payload_offset: of the GOP's payload in the archive.
+        bpp, kbps: payload bits per true pixel, and per millisecond of the GOP's duration.
+        codec: ``s2vc`` or ``fallback``.
+        *_mean, *_worst: over the ``metric_frames`` frames chosen by ``metric_policy``.
+        verify: ``decoded`` when the payload was decoded again with every symbol checksum matching; ``crc``
+            when only the published archive's checksums were verified.
+        device, torch: where the GOP was coded.
+        source_seconds, encode_seconds, decode_seconds: decoding the source, coding, decoding the payload
+            again.
+    """
+
+    job: str
+    created: datetime
+    config_hash: str
+    config: str
+    video_id: str
+    source_uri: str
+    source_name: str
+    status: str
+    schema_version: int = SCHEMA_VERSION
+    source_size: int | None = None
+    source_etag: str | None = None
+    source_sha256: str | None = None
+    archive: str | None = None
+    archive_bytes: int | None = None
+    archive_sha256: str | None = None
+    gop_index: int | None = None
+    frames_expected: int | None = None
+    frames_encoded: int | None = None
+    frames_corrupt: int | None = None
+    pts_first: int | None = None
+    pts_last: int | None = None
+    time_base_num: int | None = None
+    time_base_den: int | None = None
+    width: int | None = None
+    height: int | None = None
+    payload_offset: int | None = None
+    payload_bytes: int | None = None
+    payload_sha256: str | None = None
+    bits_i: int | None = None
+    bits_p: int | None = None
+    bpp: float | None = None
+    kbps: float | None = None
+    q: int | None = None
+    codec: str | None = None
+    psnr_mean: float | None = None
+    psnr_worst: float | None = None
+    ms_ssim_mean: float | None = None
+    ms_ssim_worst: float | None = None
+    lpips_alex_mean: float | None = None
+    lpips_alex_worst: float | None = None
+    metric_policy: str | None = None
+    metric_frames: int | None = None
+    verify: str | None = None
+    model_id: str | None = None
+    weights_sha256: str | None = None
+    preset: str | None = None
+    device: str | None = None
+    torch: str | None = None
+    source_seconds: float | None = None
+    encode_seconds: float | None = None
+    decode_seconds: float | None = None
+    attempts: int | None = None
+    error_class: str | None = None
+    error: str | None = None
+
+
+_TYPES = {
+    "int": pa.int64(),
+    "int | None": pa.int64(),
+    "float | None": pa.float64(),
+    "str": pa.string(),
+    "str | None": pa.string(),
+    "datetime": pa.timestamp("us", tz="UTC"),
+}
+SCHEMA = pa.schema(
+    [pa.field(name, _TYPES[kind], "None" in kind) for name, kind in ManifestRow.__annotations__.items()],
+    metadata={"s2vc.schema_version": str(SCHEMA_VERSION)},
+)
+
+
+def part_key(job: str, video_id: str) -> str:
+    """Key of one video's part file."""
+    return f"{ROOT}/job={job}/{video_id}.parquet"
+
+
+def write_part(storage: Storage, rows: Sequence[ManifestRow]) -> str:
+    """Write the rows of one video and job as one part file, and return its key.
+
+    Raises:
+        ObjectExists: the part was written before; parts are immutable.
+    """
+    key = part_key(rows[0].job, rows[0].video_id)
+    sink = io.BytesIO()
+    pq.write_table(
+        pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA), sink, compression="zstd"
+    )
+    if not storage.put(key, sink.getvalue()):
+        raise ObjectExists(
+            f"manifest part {key} exists already: parts are written once; give the job another id"
+        )
+    return key
+
+
+class Records:
+    """Which archives the manifest already describes. Lists the parts once, reads only those asked about."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._keys: dict[str, list[str]] | None = None
+
+    def describes(self, video_id: str, *, archive: str, source_sha256: str, config_hash: str) -> bool:
+        """Whether a row says that this source became this archive under this configuration."""
+        if self._keys is None:
+            self._keys = {}
+            for key in _part_keys(self._storage):
+                self._keys.setdefault(key.rpartition("/")[2].removesuffix(".parquet"), []).append(key)
+        wanted = ("ok", archive, source_sha256, config_hash)
+        columns = ("status", "archive", "source_sha256", "config_hash")
+        return any(
+            wanted in zip(*(table[name].to_pylist() for name in columns), strict=True)
+            for table in (_read_part(self._storage, key) for key in self._keys.get(video_id, ()))
+        )
+
+
+def read_manifest(destination: Storage | str) -> pa.Table:
+    """All rows under a destination, ordered by creation, name and GOP; columns as `SCHEMA`, and any added
+    since.
+
+    Raises:
+        StorageError: a part cannot be read.
+    """
+    storage = open_storage(destination) if isinstance(destination, str) else destination
+    parts = [_read_part(storage, key) for key in _part_keys(storage)]
+    table = pa.concat_tables([SCHEMA.empty_table(), *parts], promote_options="default")
+    return table.sort_by([(name, "ascending") for name in ("created", "source_name", "gop_index")])
+
+
+def _part_keys(storage: Storage) -> list[str]:
+    return [found.key for found in storage.list(f"{ROOT}/") if found.key.endswith(".parquet")]
+
+
+def _read_part(storage: Storage, key: str) -> pa.Table:
+    try:
+        return pq.ParquetFile(io.BytesIO(storage.read(key))).read()
+    except pa.ArrowInvalid as error:
+        raise StorageError(f"manifest part {key} cannot be read: {error}") from error

@@ -1,0 +1,146 @@
+"""From a source to GOP references: fixity, what the destination already holds, probe, split.
+
+One call per source, and its trouble is a value, `VideoFailure`, so that one bad source never ends a batch.
+Reads a source's bytes and its packets, never its pictures. Knows nothing of executors or the codec.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from s2vc_ray.archive import ArchiveHeader, ArchiveReader
+from s2vc_ray.config import JobConfig
+from s2vc_ray.errors import ArchiveError, ObjectExists, S2vcError, SourceError
+from s2vc_ray.fixity import fixity
+from s2vc_ray.probe import probe
+from s2vc_ray.sources import Source, open_media
+from s2vc_ray.split import split
+from s2vc_ray.staging import staging_prefix
+from s2vc_ray.storage import Storage, open_source, stat_source
+from s2vc_ray.values import GopSpec, VideoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFixity:
+    """The source's bytes as they were when the job read them."""
+
+    size: int
+    etag: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedVideo:
+    """A source to encode: ``specs`` cover every frame once, ``staging`` is where its GOPs are staged."""
+
+    source: Source
+    fixity: SourceFixity
+    info: VideoInfo
+    specs: tuple[GopSpec, ...]
+    staging: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedVideo:
+    """A source whose archive lies whole at the destination, made from these bytes with this configuration."""
+
+    source: Source
+    fixity: SourceFixity
+    staging: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFailure:
+    """A source that could not be compressed, and why; ``gop_index`` where one GOP is to blame."""
+
+    source: Source
+    error_class: str
+    error: str
+    fixity: SourceFixity | None = None
+    gop_index: int | None = None
+    attempts: int = 1
+
+
+def plan_video(
+    source: Source, storage: Storage, config: JobConfig, weights_sha256: str
+) -> PlannedVideo | PublishedVideo | VideoFailure:
+    """Decide what is to be done about one source. Never raises for a reason that lies in the source."""
+    known: SourceFixity | None = None
+    # Whatever goes wrong here concerns this source alone and belongs in its manifest row.
+    try:
+        known = read_fixity(source.uri)
+        staging = staging_prefix(
+            source.video_id, known.sha256, config.config_hash(weights_sha256), config.metrics
+        )
+        if is_published(storage, source, known.sha256, config, weights_sha256):
+            return PublishedVideo(source, known, staging)
+        with open_media(source.uri) as media:
+            info = probe(media, uri=source.uri)
+        specs = split(info, source_uri=source.uri, video_id=source.video_id, gop=config.gop)
+        return PlannedVideo(source, known, info, tuple(specs), staging)
+    except Exception as error:
+        return failure_of(source, error, known)
+
+
+def read_fixity(uri: str) -> SourceFixity:
+    """Size, store tag and SHA-256 of a source, read as a stream.
+
+    Raises:
+        SourceError: missing, empty, or changed while it was read.
+        StorageError: the store failed.
+    """
+    before = stat_source(uri)
+    with open_source(uri) as stream:
+        read = fixity(stream)
+    if not read.size:
+        raise SourceError(f"{uri}: empty file")
+    if (read.size, stat_source(uri).etag) != (before.size, before.etag):
+        raise SourceError(f"{uri}: changed while it was being read; compress it when it is finished")
+    return SourceFixity(read.size, before.etag, read.sha256)
+
+
+def is_published(
+    storage: Storage, source: Source, source_sha256: str, config: JobConfig, weights_sha256: str
+) -> bool:
+    """Whether the destination holds this source's whole archive, by its trailer, index and header.
+
+    Raises:
+        ObjectExists: something else lies under the archive's name; the message says what and what to do.
+    """
+    key = source.archive_key
+    if storage.stat(key) is None:
+        return False
+    remedy = f"it was left alone; move {key} away, or choose another destination"
+    try:
+        with storage.open(key) as stream:
+            reader = ArchiveReader(stream)
+            header, coded = reader.header, sum(entry.frames for entry in reader.index.gops)
+            carries = reader.index.passthrough_bytes > 0
+    except ArchiveError as error:
+        raise ObjectExists(f"{key} exists and is not a whole archive ({error}); {remedy}") from error
+    difference = _difference(header, source_sha256, config, weights_sha256)
+    if not difference and carries != config.passthrough:
+        difference = f"was made {'with' if carries else 'without'} passthrough streams"
+    if not difference and not coded:
+        difference = "holds no frames"
+    if difference:
+        raise ObjectExists(f"{key} exists and {difference}; {remedy}")
+    return True
+
+
+def failure_of(source: Source, error: Exception, known: SourceFixity | None = None) -> VideoFailure:
+    """An exception as a value. One that is not an `S2vcError` keeps its class name: it is a bug."""
+    text = str(error) or repr(error)
+    if not isinstance(error, S2vcError):
+        text = f"{source.uri}: {text}"
+    return VideoFailure(source, type(error).__name__, text, known)
+
+
+def _difference(header: ArchiveHeader, source_sha256: str, config: JobConfig, weights_sha256: str) -> str:
+    if header.source_sha256 != source_sha256:
+        return f"was made from other bytes (SHA-256 {header.source_sha256[:12]}, not {source_sha256[:12]})"
+    if header.weights_sha256 != weights_sha256:
+        return f"was coded by other weights ({header.weights_sha256[:12]}, not {weights_sha256[:12]})"
+    if (header.q, header.gop_length) != (config.quality, config.gop):
+        return f"was coded at q {header.q}, GOP {header.gop_length}, not q {config.quality}, GOP {config.gop}"
+    return ""

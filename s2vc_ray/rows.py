@@ -1,0 +1,144 @@
+"""What a job knows of a video, as manifest rows. Pure: values in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from fractions import Fraction
+from typing import Any
+
+from s2vc_ray.archive import ArchiveHeader, ArchiveIndex
+from s2vc_ray.config import JobConfig
+from s2vc_ray.executor import CodecIdentity
+from s2vc_ray.fixity import Fixity
+from s2vc_ray.manifest import ManifestRow
+from s2vc_ray.plan import SourceFixity, VideoFailure
+from s2vc_ray.sources import Source
+from s2vc_ray.staging import StagedGop
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """One run: its id, when it began (UTC), its options, and the codec it found."""
+
+    job: str
+    created: datetime
+    config: JobConfig
+    codec: CodecIdentity
+
+    @property
+    def config_hash(self) -> str:
+        """Hash of what decides an archive's bytes."""
+        return self.config.config_hash(self.codec.weights_sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An archive at its place: its key, fixity, header and index."""
+
+    key: str
+    fixity: Fixity
+    header: ArchiveHeader
+    index: ArchiveIndex
+
+
+def gop_rows(
+    job: JobContext, source: Source, known: SourceFixity, archive: Published, gops: Sequence[StagedGop]
+) -> list[ManifestRow]:
+    """One row per GOP, in the archive's order; ``gops`` describe the archive's records one to one."""
+    header, entries = archive.header, archive.index.gops
+    ends = [later.first_pts for later in entries[1:]]
+    ends.append(gops[-1].pts[-1] + (header.last_duration or _usual_step(header, gops[-1])))
+    base = _base(job, source, known, "ok")
+    rows = []
+    for gop, entry, end in zip(gops, entries, ends, strict=True):
+        seconds = float((end - gop.pts[0]) * header.time_base)
+        metrics: dict[str, Any] = {
+            f"{m.name}_{kind}": value
+            for m in gop.metrics
+            for kind, value in (("mean", m.mean), ("worst", m.worst))
+        }
+        rows.append(
+            replace(
+                base,
+                archive=archive.key,
+                archive_bytes=archive.fixity.size,
+                archive_sha256=archive.fixity.sha256,
+                gop_index=gop.index,
+                frames_expected=gop.frames_expected,
+                frames_encoded=gop.frames,
+                frames_corrupt=gop.frames_corrupt,
+                pts_first=gop.pts[0],
+                pts_last=gop.pts[-1],
+                time_base_num=header.time_base.numerator,
+                time_base_den=header.time_base.denominator,
+                width=gop.width,
+                height=gop.height,
+                payload_offset=entry.payload_offset,
+                payload_bytes=gop.payload_bytes,
+                payload_sha256=gop.payload_sha256,
+                bits_i=gop.bits_i,
+                bits_p=gop.bits_p,
+                bpp=gop.bpp,
+                kbps=8 * gop.payload_bytes / seconds / 1000 if seconds > 0 else None,
+                q=gop.q,
+                codec="s2vc",
+                **metrics,
+                metric_policy=gop.metric_policy,
+                metric_frames=max((metric.frames for metric in gop.metrics), default=0),
+                verify="decoded" if gop.verified == "decoded" else "crc",
+                model_id=gop.model_id,
+                weights_sha256=gop.weights_sha256,
+                preset=header.preset,
+                device=gop.device,
+                torch=gop.torch,
+                source_seconds=gop.source_seconds,
+                encode_seconds=gop.encode_seconds,
+                decode_seconds=gop.decode_seconds,
+                attempts=gop.attempts,
+            )
+        )
+    return rows
+
+
+def failure_row(job: JobContext, failure: VideoFailure) -> ManifestRow:
+    """The one row of a video that failed."""
+    return replace(
+        _base(job, failure.source, failure.fixity, "failed"),
+        gop_index=failure.gop_index,
+        model_id=job.codec.model_id,
+        weights_sha256=job.codec.weights_sha256,
+        preset=job.codec.preset,
+        attempts=failure.attempts,
+        error_class=failure.error_class,
+        error=failure.error,
+    )
+
+
+def _base(job: JobContext, source: Source, known: SourceFixity | None, status: str) -> ManifestRow:
+    return ManifestRow(
+        job=job.job,
+        created=job.created,
+        config_hash=job.config_hash,
+        config=job.config.to_json(),
+        video_id=source.video_id,
+        source_uri=_text(source.uri),
+        source_name=_text(source.name),
+        status=status,
+        source_size=known.size if known else None,
+        source_etag=known.etag if known else None,
+        source_sha256=known.sha256 if known else None,
+    )
+
+
+def _usual_step(header: ArchiveHeader, gop: StagedGop) -> int:
+    """Stands for an unknown last duration: the average frame's, else the last step between frames."""
+    if header.average_rate:
+        return round(Fraction(1) / header.average_rate / header.time_base)
+    return gop.pts[-1] - gop.pts[-2] if gop.frames > 1 else 0
+
+
+def _text(name: str) -> str:
+    """File names need not be UTF-8, Parquet strings must: stray bytes are shown escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

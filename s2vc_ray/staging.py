@@ -1,0 +1,126 @@
+"""A staged GOP: one coded payload and its measurement, as one object under a deterministic key.
+
+Workers put it, the commit reads it back, and a resumed job finds it by listing: being one object, it is
+there whole or not at all. Key: ``_s2vc/staging/<video id>/<fingerprint>/<gop>.gop``. The fingerprint names
+the source's bytes, what decides the payload's bytes (`JobConfig.config_hash`) and what was measured, so a
+staged GOP is never taken for another. Layout: ``magic | u32 length of JSON (little-endian) | JSON |
+payload``. Knows nothing of Ray, torch or archives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import asdict, dataclass
+
+from s2vc_ray.config import MetricPolicy
+from s2vc_ray.errors import StorageError
+
+STAGING = "_s2vc/staging"
+_MAGIC = b"S2GOP\x001\n"
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One quality metric over the measured frames of a GOP."""
+
+    name: str
+    mean: float
+    worst: float
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class StagedGop:
+    """What is known of one coded GOP besides its payload.
+
+    Attributes:
+        video_id, index, key: which GOP, and where its payload is staged.
+        pts: time stamp of each coded frame, in the video's time base.
+        frames_expected: frames the container promised; ``len(pts)`` were coded.
+        frames_corrupt: coded frames that the source's decoder marked as damaged.
+        width, height: true frame size in pixels.
+        payload_bytes, payload_sha256: size and digest of the payload.
+        bits_i, bits_p: payload bits of the intra frame (with the GOP's own header) and of the inter frames.
+        verified: ``decoded`` when the payload itself was decoded again here, else ``no``.
+        encode_seconds, decode_seconds: codec time, a lockstep batch's shared evenly among its GOPs.
+        source_seconds: time to decode the source's frames.
+    """
+
+    video_id: str
+    index: int
+    key: str
+    pts: tuple[int, ...]
+    frames_expected: int
+    frames_corrupt: int
+    width: int
+    height: int
+    q: int
+    payload_bytes: int
+    payload_sha256: str
+    bits_i: int
+    bits_p: int
+    metrics: tuple[Metric, ...]
+    metric_policy: str
+    verified: str
+    model_id: str
+    weights_sha256: str
+    device: str
+    torch: str
+    source_seconds: float
+    encode_seconds: float
+    decode_seconds: float
+    attempts: int
+
+    @property
+    def frames(self) -> int:
+        """Number of coded frames."""
+        return len(self.pts)
+
+    @property
+    def bpp(self) -> float:
+        """Payload bits per true pixel."""
+        return 8 * self.payload_bytes / (self.width * self.height * self.frames)
+
+
+def staging_prefix(video_id: str, source_sha256: str, config_hash: str, metrics: MetricPolicy) -> str:
+    """Key prefix of a video's staged GOPs, without a trailing slash."""
+    measured = hashlib.sha256(f"{metrics} {sorted(metrics.names)}".encode()).hexdigest()[:8]
+    return f"{STAGING}/{video_id}/{source_sha256[:16]}-{config_hash}-{measured}"
+
+
+def staging_key(prefix: str, index: int) -> str:
+    """Key of one staged GOP."""
+    return f"{prefix}/{index:06d}.gop"
+
+
+def pack_staged(gop: StagedGop, payload: bytes) -> bytes:
+    """The staged object's bytes."""
+    head = json.dumps(asdict(gop), separators=(",", ":")).encode()
+    return b"".join((_MAGIC, _LENGTH.pack(len(head)), head, payload))
+
+
+def unpack_staged(data: bytes, key: str) -> tuple[StagedGop, bytes]:
+    """Parse and check a staged object.
+
+    Raises:
+        StorageError: the object under ``key`` is not what `pack_staged` wrote.
+    """
+    at = len(_MAGIC) + _LENGTH.size
+    if data[: len(_MAGIC)] != _MAGIC or len(data) < at:
+        raise StorageError(f"staged GOP {key} is damaged: delete it and run the job again")
+    (length,) = _LENGTH.unpack_from(data, len(_MAGIC))
+    payload = data[at + length :]
+    try:
+        fields = json.loads(data[at : at + length])
+        metrics = tuple(Metric(**metric) for metric in fields.pop("metrics"))
+        gop = StagedGop(**{**fields, "pts": tuple(fields["pts"]), "metrics": metrics})
+    except (ValueError, TypeError, KeyError) as error:
+        raise StorageError(
+            f"staged GOP {key} has an unreadable header: delete it and run the job again"
+        ) from error
+    if hashlib.sha256(payload).hexdigest() != gop.payload_sha256:
+        raise StorageError(f"staged GOP {key} fails its checksum: delete it and run the job again")
+    return gop, payload

@@ -1,0 +1,104 @@
+"""The manifest as a person reads it: one line per video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from rich.table import Table
+
+from s2vc_ray.progress import size
+
+_MEANS = ("psnr_mean", "ms_ssim_mean", "lpips_alex_mean")
+_WORSTS = {"psnr_worst": min, "ms_ssim_worst": min, "lpips_alex_worst": max}
+
+
+def summarise_manifest(manifest: pa.Table) -> list[dict[str, Any]]:
+    """The latest word on each video, one dict per video, in order of name.
+
+    Sizes and bits are sums over GOPs, ``*_mean`` is weighted by measured frames, ``*_worst`` is the worst
+    GOP's.
+    """
+    latest: dict[str, list[dict[str, Any]]] = {}
+    for row in manifest.to_pylist():
+        rows = latest.setdefault(row["video_id"], [])
+        if rows and rows[0]["job"] != row["job"]:
+            rows.clear()
+        rows.append(row)
+    return sorted((_summary(rows) for rows in latest.values()), key=lambda video: str(video["source_name"]))
+
+
+def manifest_table(videos: Sequence[dict[str, Any]]) -> Table:
+    """A table of what `summarise_manifest` returned."""
+    table = Table(box=None, pad_edge=False)
+    columns = ("video", "status", "GOPs", "frames", "size", "source", "archive", "ratio", "bpp", "kbps", "q")
+    for name in (*columns, "PSNR (worst)", "MS-SSIM (worst)", "LPIPS (worst)"):
+        table.add_column(name, justify="left" if name in ("video", "status") else "right", overflow="fold")
+    for video in videos:
+        table.add_row(*_cells(video))
+        if video["error"]:
+            table.add_row("", f"{video['error_class']}: {video['error']}", style="red")
+    return table
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    first = rows[0]
+    names = (
+        "job",
+        "video_id",
+        "source_uri",
+        "source_name",
+        "status",
+        "source_size",
+        "archive",
+        "archive_bytes",
+    )
+    video: dict[str, Any] = {
+        name: first[name] for name in (*names, "width", "height", "q", "error_class", "error")
+    }
+    failed = first["status"] != "ok"
+    frames = sum(row["frames_encoded"] or 0 for row in rows)
+    payload = sum(row["payload_bytes"] or 0 for row in rows)
+    seconds = sum(8 * row["payload_bytes"] / row["kbps"] / 1000 for row in rows if row["kbps"])
+    video |= {
+        "gops": 0 if failed else len(rows),
+        "frames": frames,
+        "payload_bytes": payload,
+        "bpp": None if failed else 8 * payload / (frames * first["width"] * first["height"]),
+        "kbps": 8 * payload / seconds / 1000 if seconds else None,
+    }
+    for name in _MEANS:
+        weighted = [(row[name], row["metric_frames"]) for row in rows if row[name] is not None]
+        weight = sum(count for _, count in weighted)
+        video[name] = sum(value * count for value, count in weighted) / weight if weight else None
+    for name, worst in _WORSTS.items():
+        video[name] = worst((row[name] for row in rows if row[name] is not None), default=None)
+    return video
+
+
+def _cells(video: dict[str, Any]) -> list[str]:
+    if video["status"] != "ok":
+        return [video["source_name"], video["status"], *["-"] * 12]
+    source, archive = video["source_size"], video["archive_bytes"]
+    return [
+        video["source_name"],
+        video["status"],
+        str(video["gops"]),
+        str(video["frames"]),
+        f"{video['width']}x{video['height']}",
+        size(source),
+        size(archive),
+        f"{source / archive:.1f}x" if source and archive else "-",
+        f"{video['bpp']:.4f}",
+        _number(video["kbps"], 1),
+        str(video["q"]),
+        *(
+            f"{_number(video[f'{name}_mean'], digits)} ({_number(video[f'{name}_worst'], digits)})"
+            for name, digits in (("psnr", 2), ("ms_ssim", 4), ("lpips_alex", 4))
+        ),
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

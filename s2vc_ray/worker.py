@@ -1,0 +1,247 @@
+"""One encoder: a batch of GOP references in, staged payloads and their measurements out.
+
+Decodes the source's frames, codes them in lockstep, decodes its own *payload* again to measure it, and
+stages both as one object per GOP. Loads the codec once. The one module of the job, with `decompress`, that
+reaches the codec, and only when it loads it: importing this module imports no torch. Knows nothing of Ray or
+of archives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from s2vc_model.bitstream import EncodedGop
+from s2vc_model.errors import ModelError
+from s2vc_ray.config import JobConfig
+from s2vc_ray.errors import ConfigError, ObjectMissing
+from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch, GopFailure, GopOutcome
+from s2vc_ray.frames import DecodedGop, decode_gop
+from s2vc_ray.sources import open_media
+from s2vc_ray.staging import Metric, StagedGop, pack_staged, staging_key, unpack_staged
+from s2vc_ray.storage import open_storage
+from s2vc_ray.values import GopCodec, GopSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Frames = npt.NDArray[np.uint8]
+
+
+class LoadedCodec(GopCodec, Protocol):
+    """A codec that can say where its weights run."""
+
+    @property
+    def preset(self) -> str:
+        """Name of its configuration."""
+        ...
+
+    @property
+    def device(self) -> object:
+        """Where it runs; its ``str`` is recorded."""
+        ...
+
+
+CodecLoader = Callable[[str, str], LoadedCodec]
+"""(model, device) to a codec; `load_s2vc` is the real one."""
+
+
+def load_s2vc(model: str, device: str) -> LoadedCodec:
+    """Load the S2VC codec.
+
+    Raises:
+        ModelError: no such model, or damaged weights.
+    """
+    from s2vc_model.codec import load_model
+
+    return load_model(model, device=device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """What the codec gave for one GOP, with its share of the batch's time."""
+
+    payload: bytes
+    encoded: EncodedGop
+    encode_seconds: float
+    decode_seconds: float
+    metrics: tuple[Metric, ...]
+
+
+class Worker:
+    """Codes batches for one job. Safe to call from two threads: one decodes its source while the other codes.
+
+    Args:
+        destination: where staged GOPs go; see `s2vc_ray.storage.open_storage`.
+        config: the job.
+        threads: CPU threads for decoding a source.
+        load_codec: where the codec comes from.
+    """
+
+    def __init__(
+        self, destination: str, config: JobConfig, *, threads: int = 1, load_codec: CodecLoader = load_s2vc
+    ) -> None:
+        self._storage = open_storage(destination)
+        self._config = config
+        self._threads = threads
+        self._load_codec = load_codec
+        self._codec: LoadedCodec | None = None
+        self._codec_lock = threading.Lock()
+
+    def identity(self) -> CodecIdentity:
+        """Load the codec if need be and say which it is.
+
+        Raises:
+            ConfigError: the model, the device or the metrics' weights are not to be had.
+        """
+        with self._codec_lock:
+            codec = self._loaded()
+        # Named without importing it: a codec without torch is a codec all the same.
+        torch = getattr(sys.modules.get("torch"), "__version__", "")
+        return CodecIdentity(
+            codec.model_id, codec.weights_sha256, codec.preset, str(codec.device), str(torch)
+        )
+
+    def encode(self, batch: GopBatch) -> BatchResult:
+        """Code and stage ``batch``; whatever goes wrong with a GOP is its `GopFailure`.
+
+        GOPs that are staged already are returned as they lie there.
+        """
+        outcomes: dict[int, GopOutcome] = {}
+        sources: dict[int, tuple[GopSpec, DecodedGop, float]] = {}
+        for spec in batch.specs:
+            # Any exception is about this GOP, and must reach the manifest as its error instead of ending the
+            # job.
+            try:
+                staged = self._already_staged(batch, spec)
+                if staged is not None:
+                    outcomes[spec.index] = staged
+                else:
+                    sources[spec.index] = (spec, *self._decode_source(spec))
+            except Exception as error:
+                outcomes[spec.index] = _failure(spec, error, batch.attempt)
+        try:
+            coded = self._code([gop.frames for _, gop, _ in sources.values()])
+        except Exception as error:
+            # In lockstep, one GOP's failure is every GOP's; each is tried again alone.
+            outcomes.update(
+                {index: _failure(spec, error, batch.attempt) for index, (spec, _, _) in sources.items()}
+            )
+        else:
+            for (index, (spec, gop, seconds)), result in zip(sources.items(), coded, strict=True):
+                try:
+                    outcomes[index] = self._stage(batch, spec, gop, seconds, result)
+                except Exception as error:
+                    outcomes[index] = _failure(spec, error, batch.attempt)
+        return BatchResult(batch, tuple(outcomes[spec.index] for spec in batch.specs))
+
+    def _loaded(self) -> LoadedCodec:
+        if self._codec is None:
+            try:
+                codec = self._load_codec(self._config.model, self._config.device)
+                if self._config.metrics.enabled:
+                    _check_metrics(self._config.metrics.names)
+            except (ModelError, ImportError, OSError) as error:
+                raise ConfigError(f"model {self._config.model!r} cannot be used here: {error}") from error
+            self._codec = codec
+        return self._codec
+
+    def _already_staged(self, batch: GopBatch, spec: GopSpec) -> StagedGop | None:
+        key = staging_key(batch.staging, spec.index)
+        try:
+            return unpack_staged(self._storage.read(key), key)[0]
+        except ObjectMissing:
+            return None
+
+    def _decode_source(self, spec: GopSpec) -> tuple[DecodedGop, float]:
+        begun = time.perf_counter()
+        with open_media(spec.source_uri) as source:
+            gop = decode_gop(source, spec, threads=self._threads)
+        return gop, time.perf_counter() - begun
+
+    def _code(self, gops: Sequence[Frames]) -> list[_Coded]:
+        if not gops:
+            return []
+        with self._codec_lock:
+            codec = self._loaded()
+            begun = time.perf_counter()
+            payloads = [gop.to_payload() for gop in codec.encode_gops(gops, self._config.quality)]
+            encoded_at = time.perf_counter()
+            # Measured is what a reader will get: the payload's own bytes, parsed and decoded afresh.
+            parsed = [EncodedGop.from_payload(payload) for payload in payloads]
+            decoded = codec.decode_gops(parsed) if self._config.metrics.enabled else []
+            decode_seconds = (time.perf_counter() - encoded_at) / len(gops)
+            metrics = (
+                [self._measure(a, b, codec) for a, b in zip(gops, decoded, strict=True)] if decoded else []
+            )
+        encode_seconds = (encoded_at - begun) / len(gops)
+        return [
+            _Coded(payload, gop, encode_seconds, decode_seconds, metrics[at] if metrics else ())
+            for at, (payload, gop) in enumerate(zip(payloads, parsed, strict=True))
+        ]
+
+    def _measure(self, reference: Frames, decoded: Frames, codec: LoadedCodec) -> tuple[Metric, ...]:
+        from s2vc_model.metrics import measure
+
+        policy = self._config.metrics
+        results = measure(reference, decoded, policy.names, policy.sample, str(codec.device))
+        return tuple(Metric(name, r.mean, r.worst, len(r.frames)) for name, r in results.items())
+
+    def _stage(
+        self, batch: GopBatch, spec: GopSpec, gop: DecodedGop, seconds: float, coded: _Coded
+    ) -> StagedGop:
+        identity = self.identity()
+        measured = self._config.metrics.enabled
+        staged = StagedGop(
+            video_id=spec.video_id,
+            index=spec.index,
+            key=staging_key(batch.staging, spec.index),
+            pts=gop.pts,
+            frames_expected=spec.frames,
+            frames_corrupt=gop.corrupt,
+            width=coded.encoded.width,
+            height=coded.encoded.height,
+            q=coded.encoded.q,
+            payload_bytes=len(coded.payload),
+            payload_sha256=hashlib.sha256(coded.payload).hexdigest(),
+            bits_i=coded.encoded.bits_i,
+            bits_p=coded.encoded.bits_p,
+            metrics=coded.metrics,
+            metric_policy=str(self._config.metrics),
+            verified="decoded" if measured else "no",
+            model_id=identity.model_id,
+            weights_sha256=identity.weights_sha256,
+            device=identity.device,
+            torch=identity.torch,
+            source_seconds=seconds,
+            encode_seconds=coded.encode_seconds,
+            decode_seconds=coded.decode_seconds if measured else 0.0,
+            attempts=batch.attempt,
+        )
+        if self._storage.put(staged.key, pack_staged(staged, coded.payload)):
+            return staged
+        # A second driver, or an earlier life of this worker, was first: its bytes are the ones to archive.
+        return unpack_staged(self._storage.read(staged.key), staged.key)[0]
+
+
+def _check_metrics(names: tuple[str, ...]) -> None:
+    """Fail at the start of a job, not at its first GOP, when a metric lacks its weights."""
+    import numpy as np
+
+    from s2vc_model.metrics import MetricWeightsMissing, measure
+
+    grey = np.full((1, 64, 64, 3), 128, np.uint8)
+    try:
+        measure(grey, grey, names)
+    except MetricWeightsMissing as error:
+        raise ConfigError(f"{error} Or measure without it: --metric-names, --metrics none.") from error
+
+
+def _failure(spec: GopSpec, error: Exception, attempt: int) -> GopFailure:
+    return GopFailure(spec, type(error).__name__, str(error) or repr(error), attempt)

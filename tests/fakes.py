@@ -1,0 +1,119 @@
+"""A codec in forty lines of numpy behind the `GopCodec` seam, so that the whole job runs without torch or
+weights.
+
+It stores every eighth pixel of each frame with zlib. `load_fake` is given to the job in place of the real
+loader; the model's name says how it misbehaves: ``fake``, ``fake:fail=7`` (refuses GOPs of 7 frames),
+``fake:die=7:PATH`` (kills its process on a GOP of 7 frames unless PATH exists, which it creates first),
+``fake:crash=7`` (always kills its process on them), ``fake:other`` (other weights).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from s2vc_model.bitstream import EncodedGop
+from s2vc_model.errors import BitstreamError, WeightsError
+from s2vc_ray.staging import StagedGop
+
+STEP = 8
+Frames = npt.NDArray[np.uint8]
+
+
+class FakeCodec:
+    """Keeps every eighth pixel; decoding repeats it."""
+
+    model_id = "fake"
+    preset = "fake"
+
+    def __init__(self, model: str, device: str) -> None:
+        name, _, behaviour = model.partition(":")
+        if name != "fake":
+            raise WeightsError(f"no model {model!r}")
+        self.device = "cpu" if device == "auto" else device
+        self.weights_sha256 = ("ff" if behaviour == "other" else "fa") * 32
+        kind, _, argument = behaviour.partition("=")
+        frames, _, self._marker = argument.partition(":")
+        self._kind, self._frames = kind, int(frames or -1)
+
+    def encode_gops(self, gops: Sequence[Frames], q: int) -> list[EncodedGop]:
+        for frames in gops:
+            if len(frames) == self._frames:
+                self._misbehave()
+        return [self._encode(frames, q) for frames in gops]
+
+    def decode_gops(self, gops: Sequence[EncodedGop]) -> list[Frames]:
+        return [self._decode(gop) for gop in gops]
+
+    def _misbehave(self) -> None:
+        if self._kind == "fail":
+            raise BitstreamError(f"the fake codec refuses GOPs of {self._frames} frames")
+        if self._kind == "crash":
+            os._exit(1)
+        if self._kind == "die" and not Path(self._marker).exists():
+            Path(self._marker).touch()
+            os._exit(1)
+
+    @staticmethod
+    def _encode(frames: Frames, q: int) -> EncodedGop:
+        count, height, width, _ = frames.shape
+        kept = np.ascontiguousarray(frames[:, ::STEP, ::STEP])
+        intra, inter = (
+            zlib.compress(kept[0].tobytes()),
+            zlib.compress(kept[1:].tobytes()) if count > 1 else b"",
+        )
+        crc = zlib.crc32(kept.tobytes())
+        return EncodedGop(width, height, count, q, intra, inter, bytes(count), crc)
+
+    @staticmethod
+    def _decode(gop: EncodedGop) -> Frames:
+        raw = zlib.decompress(gop.intra) + (zlib.decompress(gop.inter) if gop.inter else b"")
+        if zlib.crc32(raw) != gop.symbol_crc:
+            raise BitstreamError("symbols differ")
+        kept = np.frombuffer(raw, np.uint8).reshape(
+            gop.frames, -(-gop.height // STEP), -(-gop.width // STEP), 3
+        )
+        return kept.repeat(STEP, axis=1).repeat(STEP, axis=2)[:, : gop.height, : gop.width]
+
+
+def load_fake(model: str, device: str) -> FakeCodec:
+    """Stands in for `s2vc_ray.worker.load_s2vc`."""
+    return FakeCodec(model, device)
+
+
+def staged_gop(
+    index: int, *, pts: Sequence[int] = (0, 1, 2, 3), payload: bytes = b"payload", key: str = ""
+) -> StagedGop:
+    """A plausible staged GOP that nothing has staged."""
+    return StagedGop(
+        video_id="v",
+        index=index,
+        key=key,
+        pts=tuple(pts),
+        frames_expected=len(pts),
+        frames_corrupt=0,
+        width=32,
+        height=32,
+        q=32,
+        payload_bytes=len(payload),
+        payload_sha256=hashlib.sha256(payload).hexdigest(),
+        bits_i=8 * len(payload),
+        bits_p=0,
+        metrics=(),
+        metric_policy="none",
+        verified="no",
+        model_id="fake",
+        weights_sha256="fa" * 32,
+        device="cpu",
+        torch="",
+        source_seconds=0.0,
+        encode_seconds=0.0,
+        decode_seconds=0.0,
+        attempts=1,
+    )

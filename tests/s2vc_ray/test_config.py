@@ -1,0 +1,73 @@
+"""Options are checked once, and only what decides bytes enters the hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from s2vc_ray.config import JobConfig, MetricPolicy
+from s2vc_ray.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("gop", 0),
+        ("gop", 1025),
+        ("quality", -1),
+        ("quality", 64),
+        ("workers", -1),
+        ("batch", 0),
+        ("threads", -1),
+        ("attempts", 0),
+        ("device", "tpu"),
+        ("executor", "spark"),
+        ("model", ""),
+    ],
+)
+def test_bad_option_is_named(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=field):
+        JobConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def test_ray_address_needs_ray() -> None:
+    with pytest.raises(ConfigError, match="ray address"):
+        JobConfig(executor="local", ray_address="auto")
+
+
+@pytest.mark.parametrize("text", ["none", "sample:1", "sample:12", "full"])
+def test_metric_policy_round_trip(text: str) -> None:
+    assert str(MetricPolicy.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "sample", "sample:0", "sample:-1", "sample:x", "all", "sample:²"])
+def test_bad_metric_policy(text: str) -> None:
+    with pytest.raises(ConfigError):
+        MetricPolicy.parse(text)
+
+
+def test_unknown_metric_name() -> None:
+    with pytest.raises(ConfigError, match="fid"):
+        MetricPolicy(names=("psnr", "fid"))
+
+
+@pytest.mark.parametrize("change", [{"gop": 16}, {"quality": 1}, {"passthrough": False}])
+def test_hash_changes_with_what_decides_bytes(change: dict[str, Any]) -> None:
+    assert dataclasses.replace(JobConfig(), **change).config_hash("w") != JobConfig().config_hash("w")
+
+
+def test_hash_ignores_what_does_not_decide_bytes() -> None:
+    other = JobConfig(
+        workers=7, batch=1, threads=3, attempts=9, device="cpu", metrics=MetricPolicy.parse("none")
+    )
+    assert other.config_hash("w") == JobConfig().config_hash("w")
+    assert JobConfig().config_hash("w") != JobConfig().config_hash("v")
+
+
+def test_json_is_whole() -> None:
+    written = json.loads(JobConfig().to_json())
+    assert {field.name for field in dataclasses.fields(JobConfig)} <= set(written)
+    assert written["metrics"] == "sample:4"

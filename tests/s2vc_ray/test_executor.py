@@ -1,0 +1,84 @@
+"""Window, retries and quarantine, whatever runs the batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from s2vc_ray.executor import (
+    BatchResult,
+    CodecIdentity,
+    GopBatch,
+    GopFailure,
+    GopOutcome,
+    LocalExecutor,
+    execute,
+)
+from s2vc_ray.staging import StagedGop
+from s2vc_ray.values import GopSpec
+from tests.fakes import staged_gop
+
+
+def spec(index: int) -> GopSpec:
+    return GopSpec("clip.mp4", "v", index, 8 * index, tuple(range(8)), 0, 0, 32, 32)
+
+
+class ScriptedWorker:
+    """Fails the GOPs of ``poison`` always, and those of ``flaky`` on their first attempt."""
+
+    def __init__(self, poison: set[int], flaky: set[int]) -> None:
+        self.poison, self.flaky = poison, flaky
+        self.tries: Counter[int] = Counter()
+        self.sizes: list[int] = []
+
+    def identity(self) -> CodecIdentity:
+        return CodecIdentity("fake", "00", "fake", "cpu", "")
+
+    def encode(self, batch: GopBatch) -> BatchResult:
+        self.sizes.append(len(batch.specs))
+        return BatchResult(batch, tuple(self._one(s, batch.attempt) for s in batch.specs))
+
+    def _one(self, gop: GopSpec, attempt: int) -> GopOutcome:
+        self.tries[gop.index] += 1
+        if gop.index in self.poison or (gop.index in self.flaky and attempt == 1):
+            return GopFailure(gop, "SourceError", "bad", attempt)
+        return staged_gop(gop.index)
+
+
+def run(worker: ScriptedWorker, batches: Iterator[GopBatch] | list[GopBatch]) -> list[GopOutcome]:
+    executor = LocalExecutor(lambda: worker)
+    executor.start()
+    return list(execute(executor, batches, attempts=3))
+
+
+def test_poison_is_quarantined_and_its_neighbours_finish() -> None:
+    worker = ScriptedWorker(poison={1}, flaky={2})
+    outcomes = run(worker, [GopBatch((spec(0), spec(1), spec(2)), "p"), GopBatch((spec(3),), "p")])
+    assert sorted(o.index for o in outcomes if isinstance(o, StagedGop)) == [0, 2, 3]
+    (failure,) = (o for o in outcomes if isinstance(o, GopFailure))
+    assert (failure.spec.index, failure.attempts) == (1, 3)
+    assert worker.tries == {0: 1, 1: 3, 2: 2, 3: 1}
+
+
+def test_a_failed_gop_is_tried_again_alone() -> None:
+    worker = ScriptedWorker(poison={1}, flaky=set())
+    run(worker, [GopBatch((spec(0), spec(1), spec(2)), "p")])
+    assert worker.sizes == [3, 1, 1]
+
+
+def test_batches_are_read_only_as_the_window_empties() -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[GopBatch]:
+        index = 0
+        while True:
+            taken.append(index)
+            yield GopBatch((spec(index),), "p")
+            index += 1
+
+    executor = LocalExecutor(lambda: ScriptedWorker(set(), set()))
+    executor.start()
+    outcomes = execute(executor, endless(), attempts=1)
+    for _ in range(3):
+        next(outcomes)
+    assert len(taken) <= 4
