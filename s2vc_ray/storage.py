@@ -81,7 +81,10 @@ class Storage(Protocol):
         ...
 
     def list(self, prefix: str = "") -> Iterator[ObjectStat]:
-        """Objects whose key starts with ``prefix`` (any text, not only whole parts), ascending by key."""
+        """Objects whose key starts with ``prefix`` (any text, not only whole parts).
+
+        The order is the store's own; most, but not all, list ascending by key.
+        """
         ...
 
     def delete(self, key: str) -> None:
@@ -263,6 +266,12 @@ class RangeStream(io.RawIOBase):
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+    def readall(self) -> bytes:
+        """The rest in one ranged read; the base class would ask for 8 KiB at a time."""
+        data = self._read_range(self._at, self._size) if self._at < self._size else b""
+        self._at += len(data)
+        return data
 
     def buffered(self) -> BinaryIO:
         """The stream behind a read-ahead buffer of 1 MiB, so that small reads do not become requests."""
