@@ -1,0 +1,147 @@
+"""Command line of the benchmarks: ``python -m jobs.bench speed``, ``… quality --clips DIR``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+# Before torch is imported: spinning threads on few cores make small tensors many times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jobs.bench_anchors import ANCHORS
+from jobs.bench_clips import ClipPolicy, find_clips
+from jobs.bench_quality import QualityOptions, run_quality
+from jobs.bench_report import print_report, write_report
+from jobs.bench_speed import SpeedOptions, contents, run_speed
+from s2vc_model.errors import ModelError
+from s2vc_model.metrics.weights import cache_path
+from s2vc_ray.errors import ConfigError, S2vcError, SourceError
+from s2vc_ray.worker import CodecLoader, load_s2vc
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure the codec's quality and speed.")
+# A terminal's width would fold the tables in a log file.
+console = Console(width=None if sys.stdout.isatty() else 200)
+
+
+@app.command()
+def quality(
+    clips: Annotated[list[Path], typer.Option(help="A video file or a folder of them; may be repeated.")],
+    q: Annotated[str, typer.Option(help="Our quality indices, 0..63.")] = "8,16,24,32,40,48,56,63",
+    frames: Annotated[int, typer.Option(help="Measure the first N frames of each clip.")] = 32,
+    gop: Annotated[int, typer.Option(help="Frames per GOP, for every codec.")] = 32,
+    max_lines: Annotated[int, typer.Option(help="Scale larger pictures down to this many lines.")] = 480,
+    multiple_of: Annotated[
+        int, typer.Option(help="Cut sides to a multiple of this; 64 leaves no padding.")
+    ] = 2,
+    metrics: Annotated[str, typer.Option(help="Metrics; dists is slow.")] = "psnr,ms_ssim,lpips_alex",
+    sample: Annotated[int, typer.Option(help="Measure at most N frames per clip; 0 is all.")] = 0,
+    anchors: Annotated[str, typer.Option(help="Codecs to stand beside.")] = ",".join(ANCHORS),
+    model: Annotated[str, typer.Option(help="Model name or folder.")] = "small",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder for CSV, JSON and plots.")] = Path("bench_out"),
+) -> None:
+    """Rate and quality of each clip beside x265 slow and SVT-AV1 preset 4, with BD-rates."""
+    try:
+        run_quality_command(
+            clips,
+            QualityOptions(
+                qs=_numbers(q),
+                gop=gop,
+                metrics=tuple(metrics.split(",")),
+                policy=ClipPolicy(frames, max_lines, multiple_of),
+                sample=sample or None,
+                cache=cache_path().parent / "bench",
+            ),
+            [name for name in anchors.split(",") if name],
+            model,
+            device,
+            out,
+        )
+    except (S2vcError, ModelError) as error:
+        _fail(error)
+
+
+def run_quality_command(
+    clips: list[Path],
+    options: QualityOptions,
+    anchors: list[str],
+    model: str,
+    device: str,
+    out: Path,
+    load: CodecLoader = load_s2vc,
+) -> None:
+    """Measure, write and print; see ``quality``."""
+    unknown = [name for name in anchors if name not in ANCHORS]
+    if unknown:
+        raise ConfigError(f"unknown anchor {unknown[0]!r}; known: {', '.join(ANCHORS)}")
+    paths = find_clips(clips)
+    codec = load(model, device)
+    identity = {
+        "model_id": codec.model_id,
+        "weights_sha256": codec.weights_sha256,
+        "device": str(codec.device),
+    }
+    result = run_quality(
+        paths,
+        codec,
+        [ANCHORS[name] for name in anchors],
+        options,
+        report=lambda row: print(f"{row.clip} {row.codec} {row.point}: {row.bpp:.4f} bpp", file=sys.stderr),
+    )
+    write_report(result, options, identity, out)
+    print_report(result, options.metrics, console)
+    console.print(f"written to {out}/")
+    if not result.rows:
+        raise SourceError("none of the clips could be read")
+
+
+@app.command()
+def speed(
+    model: Annotated[str, typer.Option(help="Model name or folder.")] = "small",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    q: Annotated[int, typer.Option(help="Quality index, 0..63.")] = 32,
+    gop: Annotated[int, typer.Option(help="Frames per GOP.")] = 32,
+    gops: Annotated[int, typer.Option(help="GOPs per run; memory must not grow with it.")] = 2,
+    threads: Annotated[int, typer.Option(help="CPU threads of torch; 0 leaves the choice to torch.")] = 0,
+) -> None:
+    """Encode and decode speed at CIF and 720p through real bytes, and peak memory."""
+    try:
+        print_speed(SpeedOptions(model, device, q, gop, gops, threads), load_s2vc)
+    except (S2vcError, ModelError) as error:
+        _fail(error)
+
+
+def print_speed(options: SpeedOptions, load: CodecLoader, runs: list[tuple[str, str]] | None = None) -> None:
+    """Measure each run and print one table."""
+    table = Table(title=f"Speed of {options.model}, q {options.q}, GOPs of {options.gop}, one at a time")
+    columns = ("size", "content", "frames", "bpp", "encode fps", "decode fps")
+    for column in (*columns, "loaded MB", "peak MB, 1 GOP", f"peak MB, {options.gops} GOPs"):
+        table.add_column(column, justify="right")
+    for found in run_speed(options, load, contents() if runs is None else runs):
+        memory = (f"{megabytes:.0f}" for megabytes in (found.loaded_mb, found.first_mb, found.peak_mb))
+        speeds = (f"{found.encode_fps:.2f}", f"{found.decode_fps:.2f}")
+        size = f"{found.width}x{found.height}"
+        table.add_row(size, found.content, str(found.frames), f"{found.bpp:.4f}", *speeds, *memory)
+    console.print(table)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is not a list of integers such as 8,16,24") from error
+
+
+def _fail(error: Exception) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,169 @@
+"""The classical codecs a result stands beside: real encodes, decoded from their bytes.
+
+Owns their settings and ladders, and the colour conversion they need. A further codec is one more entry of
+``ANCHORS`` behind the ``Anchor`` protocol. Knows no metric and no file.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Protocol, cast
+
+import av
+import numpy as np
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from jobs.bench_clips import Pixels
+
+_FLAGS = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A clip after its way through a codec.
+
+    Attributes:
+        bytes: everything a decoder needs.
+        payload_bytes: the same without container overhead (equal where there is no container).
+        decoded: uint8 RGB of the clip's shape, decoded from those bytes alone.
+        encode_seconds, decode_seconds: wall time, colour conversion included.
+    """
+
+    bytes: int
+    payload_bytes: int
+    decoded: Pixels = field(repr=False)
+    encode_seconds: float
+    decode_seconds: float
+
+
+class Anchor(Protocol):
+    """A codec with one quality setting per run.
+
+    Attributes:
+        name: for tables.
+        ladder: its default quality settings, best first.
+        version: of the program behind it; part of the key under which results are kept.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def ladder(self) -> Sequence[int]: ...
+    @property
+    def version(self) -> str: ...
+
+    def settings(self, point: int, gop: int) -> Mapping[str, str]:
+        """All that decides the bytes, besides the pictures and ``version``."""
+        ...
+
+    def code(self, frames: Pixels, rate: Fraction, point: int, gop: int) -> Coded:
+        """Encode and decode uint8 RGB (T, H, W, 3), both sides even, with closed GOPs of ``gop`` frames."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FfmpegAnchor:
+    """An encoder of the FFmpeg libraries inside PyAV, 8-bit 4:2:0, BT.709 limited range, one CRF per run."""
+
+    name: str
+    encoder: str
+    decoder: str
+    ladder: Sequence[int]
+    options: Mapping[str, str]
+
+    @property
+    def version(self) -> str:
+        return f"PyAV {av.__version__}"
+
+    def settings(self, point: int, gop: int) -> Mapping[str, str]:
+        filled = {key: value.format(gop=gop) for key, value in self.options.items()}
+        return {"encoder": self.encoder, "crf": str(point), **filled}
+
+    def code(self, frames: Pixels, rate: Fraction, point: int, gop: int) -> Coded:
+        started = time.perf_counter()
+        packets = self._encode(frames, rate, point, gop)
+        encoded = time.perf_counter()
+        decoded = self._decode(packets)
+        finished = time.perf_counter()
+        if decoded.shape != frames.shape:
+            raise RuntimeError(f"{self.name}: {frames.shape} came back as {decoded.shape}")
+        size = sum(map(len, packets))
+        return Coded(size, size, decoded, encoded - started, finished - encoded)
+
+    def _encode(self, frames: Pixels, rate: Fraction, point: int, gop: int) -> list[bytes]:
+        # SVT-AV1 reports its settings on standard error unless told before it starts.
+        os.environ.setdefault("SVT_LOG", "1")
+        context = cast(VideoCodecContext, av.CodecContext.create(self.encoder, "w"))
+        context.height, context.width = frames.shape[1:3]
+        context.pix_fmt = "yuv420p"
+        context.framerate, context.time_base = rate, 1 / rate
+        context.gop_size = gop
+        context.options = {k: v for k, v in self.settings(point, gop).items() if k != "encoder"}
+        scaler, packets = VideoReformatter(), []
+        for index, picture in enumerate(frames):
+            frame = scaler.reformat(
+                VideoFrame.from_ndarray(picture, format="rgb24"),
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                src_color_range=ColorRange.JPEG,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=_FLAGS,
+            )
+            frame.pts, frame.time_base = index, context.time_base
+            packets += [bytes(packet) for packet in context.encode(frame)]
+        return packets + [bytes(packet) for packet in context.encode(None)]
+
+    def _decode(self, packets: Sequence[bytes]) -> Pixels:
+        context = cast(VideoCodecContext, av.CodecContext.create(self.decoder, "r"))
+        frames: list[VideoFrame] = []
+        for data in packets:
+            frames += context.decode(av.Packet(data))
+        frames += context.decode(None)
+        scaler = VideoReformatter()
+        pictures = [
+            scaler.reformat(
+                frame,
+                format="rgb24",
+                src_colorspace=Colorspace.ITU709,
+                src_color_range=ColorRange.MPEG,
+                dst_color_range=ColorRange.JPEG,
+                interpolation=_FLAGS,
+            ).to_ndarray()
+            for frame in frames
+        ]
+        return np.stack(pictures)
+
+
+ANCHORS: Mapping[str, Anchor] = MappingProxyType(
+    {
+        anchor.name: anchor
+        for anchor in (
+            # info=0 leaves out the two kilobytes of settings that x265 writes into a stream, which would
+            # otherwise be most of a short clip at these rates.
+            FfmpegAnchor(
+                name="x265 slow",
+                encoder="libx265",
+                decoder="hevc",
+                ladder=(28, 32, 36, 40, 43, 46, 49, 51),
+                options={
+                    "preset": "slow",
+                    "x265-params": "keyint={gop}:min-keyint={gop}:open-gop=0:info=0:log-level=none",
+                },
+            ),
+            FfmpegAnchor(
+                name="SVT-AV1 p4",
+                encoder="libsvtav1",
+                decoder="libdav1d",
+                ladder=(35, 42, 48, 54, 58, 60, 62, 63),
+                options={"preset": "4", "svtav1-params": "keyint={gop}:irefresh-type=2"},
+            ),
+        )
+    }
+)
