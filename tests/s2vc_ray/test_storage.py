@@ -171,8 +171,7 @@ def test_storages_pickle_and_their_uri_opens_them(storage: Storage, uri: str) ->
     assert open_storage(storage.uri).read("k") == b"v"
 
 
-@pytest.mark.parametrize("attempt", range(3))
-def test_of_racing_puts_one_wins(storage: Storage, attempt: int) -> None:
+def test_of_racing_puts_one_wins(storage: Storage) -> None:
     def put(number: int) -> bool:
         return storage.put("race/k", b"%d" % number * 1000)
 
