@@ -1,8 +1,8 @@
 """Taking everything but the pictures out of a source, byte for byte.
 
-Reads audio, subtitle, data and attachment streams, cover art, tags and chapters into a ``Passthrough``. A stream
-that cannot be carried is listed with its reason, never dropped in silence. It must not know how they are muxed
-again.
+Reads audio, subtitle, data and attachment streams, cover art, tags and chapters into a ``Passthrough``. A
+stream that cannot be carried is listed with its reason, never dropped in silence. It must not know how
+they are muxed again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from s2vc_ray.passthrough_format import (
     Passthrough,
     write_passthrough,
 )
-from s2vc_ray.source_io import Source, choose_video, is_picture, name_of, open_source
+from s2vc_ray.source_io import Source, choose_video, is_picture, name_of, open_source, read_packets
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
@@ -138,15 +138,8 @@ def _packets(container: InputContainer, order: list[int]) -> Iterator[PassPacket
         return
     for stream in container.streams:
         stream.discard = av.stream.Discard.none if stream in streams else av.stream.Discard.all
-    demuxer = container.demux(streams)
-    while True:
-        try:
-            packet = next(demuxer)
-        except (StopIteration, av.FFmpegError):
-            # An error is the readable end of a truncated file; there is nothing behind it to carry.
-            return
-        if packet.size:
-            yield copy_packet(packet, order.index(packet.stream_index))
+    for packet in read_packets(container, streams):
+        yield copy_packet(packet, order.index(packet.stream_index))
 
 
 def copy_packet(packet: Packet[Any], stream: int) -> PassPacket:
@@ -187,6 +180,7 @@ def codec_parameters(stream: Stream) -> dict[str, int | str]:
         return {
             "sample_rate": context.sample_rate,
             "channels": context.layout.nb_channels,
+            "layout": context.layout.name,
             "sample_format": context.format.name,
             "frame_size": context.frame_size,
             "padding": int(context.delay),

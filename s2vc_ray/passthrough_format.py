@@ -1,7 +1,7 @@
 """What travels beside the pictures, as values, and its byte layout.
 
-Owns the passthrough bytes of an archive: stream descriptions, tags, chapters, attachments, and every packet with
-its times. It knows no media file and no muxer.
+Owns the passthrough bytes of an archive: stream descriptions, tags, chapters, attachments, and every
+packet with its times. It knows no media file and no muxer.
 
 Layout (little-endian)::
 
@@ -11,8 +11,8 @@ Layout (little-endian)::
              data
     end:     u32 0xFFFFFFFF | u64 packet count | u32 CRC-32 of everything from the magic to here
 
-An unknown time is -2^63. ``flags``: 1 keyframe, 2 discard, 4 corrupt, 8 disposable. A reader never allocates more
-than is there, nor more than the bounds below.
+An unknown time is -2^63. ``flags``: 1 keyframe, 2 discard, 4 corrupt, 8 disposable. A reader never
+allocates more than is there, nor more than the bounds below.
 """
 
 from __future__ import annotations

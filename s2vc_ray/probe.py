@@ -7,6 +7,7 @@ not know GOPs or archives.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, pairwise
@@ -29,6 +30,8 @@ from s2vc_ray.source_io import (
 from s2vc_ray.ticks import count_frames, frame_step
 from s2vc_ray.values import ColourTags, VideoInfo
 
+_log = logging.getLogger(__name__)
+
 _HIDDEN_FRAMES = frozenset({"vp8"})
 """Codecs whose packets may carry a picture that is never shown."""
 
@@ -43,6 +46,8 @@ class _Timeline:
     pts: tuple[int, ...]
     keyframes: tuple[int, ...]
     last_duration: int
+    cut: int = 0
+    """Frames in the file that an edit list hides."""
 
 
 def probe(source: Source, *, uri: str = "") -> VideoInfo:
@@ -53,7 +58,8 @@ def probe(source: Source, *, uri: str = "") -> VideoInfo:
         uri: what to call the source in error messages; default its path.
 
     Raises:
-        SourceError: missing, empty, not media, no video stream, audio only, or no decodable frame.
+        SourceError: missing, empty, not media, no video stream, audio only, no decodable frame, or two
+            frames that share a time stamp.
     """
     name = name_of(source, uri)
     with open_source(source, uri) as container:
@@ -63,7 +69,14 @@ def probe(source: Source, *, uri: str = "") -> VideoInfo:
         timeline = _timeline(container, stream, first)
         if timeline is None:
             with open_source(source, uri) as again:
-                timeline = _decoded_timeline(again, choose_video(again, name))
+                timeline = _decoded_timeline(again, choose_video(again, name), name)
+        if stream.frames > len(timeline.pts) + timeline.cut:
+            _log.warning(
+                "%s: its header announces %d frames, %d are there; the file is truncated or damaged",
+                name,
+                stream.frames,
+                len(timeline.pts) + timeline.cut,
+            )
         return _describe(container, stream, first, timeline, name)
 
 
@@ -89,13 +102,14 @@ def _timeline(container: InputContainer, stream: VideoStream, first: VideoFrame)
         return None
     shown: list[int] = []
     keys: list[int] = []
-    last, last_duration = None, 0
+    last, last_duration, cut = None, 0, 0
     for packet in packets_of(container, stream):
         if packet.pts is None or (not keys and not packet.is_keyframe):
             return None
         if packet.is_keyframe:
             keys.append(packet.pts)
         if packet.is_discard:
+            cut += 1
             continue
         shown.append(packet.pts)
         if last is None or packet.pts > last:
@@ -106,10 +120,10 @@ def _timeline(container: InputContainer, stream: VideoStream, first: VideoFrame)
     fields = first.interlaced_frame and container.format.name in _FIELD_PACKETS
     if duplicates or leading or fields or stream.codec_context.name in _HIDDEN_FRAMES:
         return None
-    return _Timeline(tuple(shown), tuple(sorted(set(keys))), last_duration)
+    return _Timeline(tuple(shown), tuple(sorted(set(keys))), last_duration, cut)
 
 
-def _decoded_timeline(container: InputContainer, stream: VideoStream) -> _Timeline:
+def _decoded_timeline(container: InputContainer, stream: VideoStream, name: str) -> _Timeline:
     """The timeline of the frames that come out of the decoder, for sources whose packets do not tell."""
     stream.thread_type = "AUTO"
     if lacks_pts(container):
@@ -119,7 +133,12 @@ def _decoded_timeline(container: InputContainer, stream: VideoStream) -> _Timeli
     last_duration = 0
     for packet in chain(packets_of(container, stream), [None]):
         for frame in decode_packet(stream, packet)[0]:
-            if frame.pts is not None and frame.pts not in keyed:
+            if frame.pts in keyed:
+                raise SourceError(
+                    f"{name}: two frames claim the same time (pts {frame.pts}); "
+                    "remux the source so that each has its own"
+                )
+            if frame.pts is not None:
                 keyed[frame.pts] = frame.key_frame
                 last_duration = frame.duration
     pts = tuple(sorted(keyed))

@@ -8,15 +8,15 @@ come from.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias, cast
 
 import av
 from av.container import InputContainer
 from av.format import Flags as FormatFlags
 from av.packet import Packet
-from av.stream import Discard, Disposition
+from av.stream import Discard, Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -26,6 +26,9 @@ Source: TypeAlias = str | os.PathLike[str] | BinaryIO
 
 _FILE_BUFFER = 1 << 18
 """Bytes per read of a file object: a ranged read costs a round trip, so more than FFmpeg's 32 KiB."""
+
+_READ_FAILURES = 16
+"""Read errors in a row after which the rest of a file counts as unreadable."""
 
 _NO_TIMESTAMPS = int(FormatFlags.no_timestamps.value)  # type: ignore[call-overload]
 
@@ -70,7 +73,9 @@ def open_source(source: Source, uri: str = "") -> InputContainer:
         else:
             container = av.open(source, "r", buffer_size=_FILE_BUFFER, metadata_errors=TAG_ERRORS)
     except av.FFmpegError as error:
-        raise SourceError(f"{name}: not a readable media file ({error}); check that it is whole") from error
+        raise SourceError(
+            f"{name}: not a readable media file ({error.strerror}); check that it is whole"
+        ) from error
     kind = container.format.name
     refused = _NOT_VIDEO.get(kind) or ("a still image" if kind.endswith("_pipe") else None)
     if refused:
@@ -99,7 +104,7 @@ def _check_bytes(source: Source, name: str) -> None:
         raise SourceError(f"{name}: empty file")
 
 
-def is_picture(stream: av.stream.Stream) -> bool:
+def is_picture(stream: Stream) -> bool:
     """Whether ``stream`` is cover art (an attached picture) and so no video to compress."""
     art = Disposition.attached_pic | Disposition.timed_thumbnails
     return bool(stream.disposition & art)
@@ -130,7 +135,7 @@ def choose_video(container: InputContainer, name: str, index: int | None = None)
 
 def _why_no_video(container: InputContainer) -> str:
     if not len(container.streams):
-        return "holds no streams at all, so is not a media file that can be compressed"
+        return "holds no streams, so no frames at all"
     if any(is_picture(stream) for stream in container.streams.video):
         return "the only picture is cover art; there is no video stream"
     if container.streams.audio:
@@ -149,21 +154,28 @@ def lacks_pts(container: InputContainer) -> bool:
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """Demux ``stream``; stops quietly at damage that the demuxer cannot pass (a truncated end).
+    """The packets of ``stream``, as ``read_packets`` reads them."""
+    return cast("Iterator[Packet[VideoStream]]", read_packets(container, [stream]))
 
-    The final flush packet (size 0) is left out.
+
+def read_packets(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Packet[Stream]]:
+    """Demux ``streams``, reading on behind damage as long as the demuxer finds its way.
+
+    The final flush packets (size 0) are left out. Ends where nothing more can be read, as at a truncated end.
     """
-    demuxer = container.demux(stream)
-    while True:
+    failures = 0
+    while failures < _READ_FAILURES:
         try:
-            packet = next(demuxer)
-        except StopIteration:
+            for packet in container.demux(list(streams)):
+                if packet.size:
+                    failures = 0
+                    yield packet
+        except av.EOFError:
             return
         except av.FFmpegError:
-            # FFmpeg gives up at unreadable bytes: what follows does not exist for any reader of this file.
+            failures += 1
+        else:
             return
-        if packet.size:
-            yield packet
 
 
 def decode_packet(stream: VideoStream, packet: Packet[VideoStream] | None) -> tuple[list[VideoFrame], bool]:
