@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import statistics
 import threading
 import time
@@ -29,6 +30,8 @@ from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch, GopFailure
 from s2vc_ray.worker import CodecLoader, Worker, load_s2vc
 
 _BATCHES_PER_ACTOR = 2
+_LIVES = 2
+"""How often a batch is begun before it is a failure; each retry of a failed GOP has as many."""
 _POLL_SECONDS = 5.0
 _LINGER_SECONDS = 120.0
 _START_SECONDS = 600.0
@@ -79,11 +82,11 @@ class _Encoder:
     """The actor: a `Worker` that notes what it begins."""
 
     def __init__(
-        self, destination: str, config: JobConfig, threads: int, load_codec: CodecLoader, ledger: Any
+        self, destination: str, config: JobConfig, threads: int, load_codec: CodecLoader, ledger: str
     ) -> None:
         self._worker = Worker(destination, config, threads=threads, load_codec=load_codec)
-        self._lives = max(2, config.attempts)
-        self._ledger = ledger
+        # By name: a handle among an actor's constructor arguments could be gone when Ray restarts the actor.
+        self._ledger: Any = ray.get_actor(ledger)
         self._slots = threading.Semaphore(_BATCHES_PER_ACTOR)
         self._draining = threading.Lock()
 
@@ -98,7 +101,7 @@ class _Encoder:
         suspect = ray.get(self._ledger.begun.remote(key)) > 0
         with self._slot(alone=suspect):
             begun = ray.get(self._ledger.begin.remote(key))
-            if begun > self._lives:
+            if begun > _LIVES:
                 text = f"its worker died {begun - 1} times while coding it; see the Ray logs for the cause"
                 return BatchResult(
                     batch, tuple(GopFailure(spec, "WorkerDied", text, batch.attempt) for spec in batch.specs)
@@ -142,6 +145,7 @@ class RayExecutor:
         self._config = config
         self._load_codec = load_codec
         self._owns_ray = False
+        self._ledger: Any = None
         self._actors: list[Any] = []
         self._ready: list[Any] = []
         self._starting: dict[Any, Any] = {}
@@ -163,11 +167,12 @@ class RayExecutor:
     def start(self) -> CodecIdentity:
         """Join or start Ray, create the actors and wait for the first to load its codec."""
         self._owns_ray = _connect(self._config.ray_address)
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        resources: dict[str, float] = ray.cluster_resources()
         gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 1.0)
         placement = place(self._config, gpus=gpus, cpus=cpus)
-        # Ray may not place the ledger with a worker that a GOP kills: it is a process of its own in any case.
-        ledger = ray.remote(_Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+        name = f"s2vc-ledger-{secrets.token_hex(8)}"
+        ledger = ray.remote(_Ledger).options(name=name, num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        self._ledger = ledger.remote()
         encoder = ray.remote(_Encoder).options(
             num_cpus=placement.cpus,
             num_gpus=placement.gpus,
@@ -184,7 +189,7 @@ class RayExecutor:
         )
         for _ in range(placement.workers):
             actor: Any = encoder.remote(
-                self._destination, self._config, placement.cpus, self._load_codec, ledger
+                self._destination, self._config, placement.cpus, self._load_codec, name
             )
             self._actors.append(actor)
             self._starting[actor.identity.remote()] = actor
@@ -215,7 +220,7 @@ class RayExecutor:
 
     def close(self) -> None:
         """Kill the actors, and Ray itself where `start` started it."""
-        for actor in self._actors:
+        for actor in [*self._actors, *filter(None, [self._ledger])]:
             ray.kill(actor)
         self._actors, self._ready, self._starting, self._flights = [], [], {}, {}
         if self._owns_ray:

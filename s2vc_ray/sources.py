@@ -25,35 +25,17 @@ from typing import BinaryIO
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.storage import local_path, open_source, open_storage
 
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *(
-            "3g2",
-            "3gp",
-            "avi",
-            "dv",
-            "flv",
-            "h264",
-            "hevc",
-            "ivf",
-            "m2ts",
-            "m2v",
-            "m4v",
-            "mkv",
-            "mov",
-            "mp4",
-            "mpe",
-        ),
-        *("mpeg", "mpg", "mts", "mxf", "ogm", "ogv", "qt", "rm", "ts", "vob", "webm", "wmv", "y4m"),
-    )
-)
+_SUFFIXES = """
+    3g2 3gp avi dv flv h264 hevc ivf m2ts m2v m4v mkv mov mp4 mpe mpeg mpg mts mxf ogm ogv qt rm ts vob webm
+    wmv y4m
+"""
+VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 _LIST_SUFFIX = ".txt"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One video to compress: ``uri`` (absolute path or ``s3://bucket/key``) and ``name`` (relative, with slashes)."""
+    """One video: ``uri`` is an absolute path or ``s3://bucket/key``; ``name`` is relative, with slashes."""
 
     uri: str
     name: str
@@ -146,7 +128,7 @@ def _from_glob(pattern: str) -> list[Source]:
 
 
 def _from_list(path: Path) -> list[Source]:
-    """Entries are relative to the list; they are stored under their names below the folder all have in common."""
+    """Entries are relative to the list, and stored under their names below the folder they have in common."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:

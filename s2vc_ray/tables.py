@@ -1,4 +1,4 @@
-"""The manifest as a person reads it: one line per video."""
+"""The manifest and an archive as a person reads them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 from rich.table import Table
 
+from s2vc_ray.archive import ArchiveReader
 from s2vc_ray.progress import size
 
 _MEANS = ("psnr_mean", "ms_ssim_mean", "lpips_alex_mean")
@@ -37,8 +38,6 @@ def manifest_table(videos: Sequence[dict[str, Any]]) -> Table:
         table.add_column(name, justify="left" if name in ("video", "status") else "right", overflow="fold")
     for video in videos:
         table.add_row(*_cells(video))
-        if video["error"]:
-            table.add_row("", f"{video['error_class']}: {video['error']}", style="red")
     return table
 
 
@@ -102,3 +101,34 @@ def _cells(video: dict[str, Any]) -> list[str]:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def archive_facts(reader: ArchiveReader, *, verified: bool) -> dict[str, Any]:
+    """What an archive says about itself, in the order a person asks: plain values, ready for JSON."""
+    header, gops = reader.header, reader.index.gops
+    frames = sum(entry.frames for entry in gops)
+    payload = sum(entry.payload_bytes for entry in gops)
+    return {
+        "source_name": header.source_name,
+        "source_size": header.source_size,
+        "source_sha256": header.source_sha256,
+        "width": header.width,
+        "height": header.height,
+        "rotation": header.rotation,
+        "sample_aspect": str(header.sample_aspect),
+        "average_rate": str(header.average_rate) if header.average_rate else None,
+        "time_base": str(header.time_base),
+        "frames": frames,
+        "frames_expected": header.frames,
+        "gops": len(gops),
+        "gop_length": header.gop_length,
+        "q": header.q,
+        "payload_bytes": payload,
+        "bpp": 8 * payload / (frames * header.width * header.height) if frames else None,
+        "passthrough_bytes": reader.index.passthrough_bytes,
+        "model_id": header.model_id,
+        "preset": header.preset,
+        "weights_sha256": header.weights_sha256,
+        "creator": header.creator,
+        "verified": "every checksum" if verified else "header and index",
+    }
