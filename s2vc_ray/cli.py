@@ -28,7 +28,7 @@ from s2vc_ray.storage import open_source
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 app = typer.Typer(
-    help="Compress video archives with S2VC. The result is a generative access copy, not a preservation master.",
+    help="Compress video archives with S2VC. The result is an access copy, not a preservation master.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -125,8 +125,8 @@ def _payload(record: GopRecord, header: ArchiveHeader) -> EncodedGop:
     gop = EncodedGop.from_payload(record.payload)
     if (gop.width, gop.height, gop.frames) != (header.width, header.height, record.frames):
         raise CorruptArchive(
-            f"GOP {record.index}: its payload holds {gop.frames} frames of {gop.width}x{gop.height}, its record "
-            f"{record.frames} of {header.width}x{header.height}"
+            f"GOP {record.index}: its payload holds {gop.frames} frames of {gop.width}x{gop.height}, "
+            f"its record {record.frames} of {header.width}x{header.height}"
         )
     return gop
 
@@ -160,7 +160,7 @@ def _damage(reader: ArchiveReader) -> tuple[str, ...]:
 
 
 def _differences(written: MuxReport) -> tuple[str, ...]:
-    left_out = (
-        f"{one.kind} stream {one.index} ({one.codec}) left out: {one.reason}" for one in written.omitted
+    left_out = tuple(
+        f"{one.kind} {one.index} ({one.codec}) left out: {one.reason}" for one in written.omitted
     )
-    return (*left_out, *written.notes)
+    return left_out + written.notes

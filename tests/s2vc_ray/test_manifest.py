@@ -1,0 +1,107 @@
+"""One schema, immutable parts, readable as they lie."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+
+from s2vc_ray.errors import ObjectExists, StorageError
+from s2vc_ray.manifest import SCHEMA, ManifestRow, Records, part_key, read_manifest, write_part
+from s2vc_ray.storage import open_storage
+from s2vc_ray.tables import summarise_manifest
+
+ROW = ManifestRow(
+    job="j1",
+    created=datetime(2026, 1, 2, tzinfo=UTC),
+    config_hash="c",
+    config="{}",
+    video_id="v1",
+    source_uri="/a.mp4",
+    source_name="a.mp4",
+    status="ok",
+    source_sha256="s",
+    archive="a.mp4.s2vc",
+    gop_index=0,
+    frames_encoded=8,
+    width=16,
+    height=16,
+    payload_bytes=100,
+    kbps=2.5,
+    psnr_mean=30.0,
+    psnr_worst=28.0,
+    metric_frames=4,
+)
+
+
+def test_schema_has_every_field_and_a_version() -> None:
+    assert SCHEMA.names == [field.name for field in fields(ManifestRow)]
+    assert SCHEMA.metadata[b"s2vc.schema_version"] == b"1"
+    assert not SCHEMA.field("video_id").nullable
+    assert SCHEMA.field("gop_index").nullable
+
+
+def test_rows_come_back_as_written(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    write_part(storage, [ROW, replace(ROW, gop_index=1)])
+    rows = read_manifest(str(tmp_path)).to_pylist()
+    assert [ManifestRow(**row) for row in rows] == [ROW, replace(ROW, gop_index=1)]
+
+
+def test_a_part_is_written_once(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    write_part(storage, [ROW])
+    with pytest.raises(ObjectExists, match=part_key("j1", "v1")):
+        write_part(storage, [ROW])
+
+
+def test_others_read_it_as_a_hive_partitioned_table(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    write_part(storage, [ROW])
+    write_part(storage, [replace(ROW, job="j2")])
+    table = ds.dataset(tmp_path / "manifest", format="parquet", partitioning="hive").to_table()
+    assert sorted(table["job"].to_pylist()) == ["j1", "j2"]
+    duckdb = pytest.importorskip("duckdb")
+    pattern = f"{tmp_path}/manifest/**/*.parquet"
+    table_of_parts = f"read_parquet('{pattern}', hive_partitioning=true)"
+    query = f"select job, sum(payload_bytes) from {table_of_parts} group by 1 order by 1"
+    assert duckdb.sql(query).fetchall() == [("j1", 100), ("j2", 100)]
+
+
+def test_an_unreadable_part_is_named(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    storage.put(part_key("j1", "v1"), b"not parquet")
+    with pytest.raises(StorageError, match="v1.parquet"):
+        read_manifest(storage)
+
+
+def test_an_empty_destination_is_an_empty_table(tmp_path: Path) -> None:
+    assert read_manifest(str(tmp_path)).num_rows == 0
+
+
+def test_records_ask_for_all_four(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    write_part(storage, [ROW])
+    write_part(storage, [replace(ROW, video_id="v2", status="failed")])
+    records = Records(storage)
+    asked = {"archive": "a.mp4.s2vc", "source_sha256": "s", "config_hash": "c"}
+    assert records.describes("v1", **asked)
+    assert not records.describes("v2", **asked)
+    assert not records.describes("v3", **asked)
+    assert not records.describes("v1", **{**asked, "source_sha256": "t"})
+
+
+def test_summary_is_the_latest_job_weighted_by_frames(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    earlier = datetime(2026, 1, 1, tzinfo=UTC)
+    write_part(storage, [replace(ROW, job="j0", status="failed", error="bad", created=earlier)])
+    write_part(storage, [ROW, replace(ROW, gop_index=1, psnr_mean=40.0, psnr_worst=20.0, metric_frames=1)])
+    (video,) = summarise_manifest(read_manifest(storage))
+    assert (video["status"], video["gops"], video["payload_bytes"]) == ("ok", 2, 200)
+    assert video["psnr_mean"] == pytest.approx(32.0)
+    assert video["psnr_worst"] == 20.0
+    assert video["bpp"] == pytest.approx(8 * 200 / (16 * 16 * 16))
+    assert video["kbps"] == pytest.approx(2.5)

@@ -1,0 +1,108 @@
+"""A source becomes GOP references, a skip, or a failure that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from s2vc_ray.compress import compress
+from s2vc_ray.config import JobConfig, MetricPolicy
+from s2vc_ray.plan import PlannedVideo, PublishedVideo, VideoFailure, plan_video
+from s2vc_ray.sources import Source
+from s2vc_ray.storage import open_storage
+from tests import media
+from tests.fakes import load_fake
+
+CONFIG = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("none"))
+WEIGHTS = "fa" * 32
+
+
+def plan(
+    path: Path, config: JobConfig = CONFIG, weights: str = WEIGHTS
+) -> PlannedVideo | PublishedVideo | VideoFailure:
+    storage = open_storage(str(path.parent / "out"))
+    return plan_video(Source(str(path), path.name), storage, config, weights)
+
+
+def test_specs_cover_every_frame_once(tmp_path: Path) -> None:
+    planned = plan(media.make_clip(tmp_path / "a.mp4", frames=20))
+    assert isinstance(planned, PlannedVideo)
+    assert tuple(pts for spec in planned.specs for pts in spec.pts) == planned.info.pts
+    assert planned.fixity.size == (tmp_path / "a.mp4").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("make", "error_class", "text"),
+    [
+        (lambda path: path, "ObjectMissing", "no such source"),
+        (media.empty_file, "SourceError", "empty file"),
+        (media.text_file, "SourceError", "not"),
+        (media.make_audio, "SourceError", "audio only"),
+    ],
+)
+def test_unusable_sources(tmp_path: Path, make: Callable[[Path], Path], error_class: str, text: str) -> None:
+    failure = plan(make(tmp_path / "a.mp4"))
+    assert isinstance(failure, VideoFailure)
+    assert failure.error_class == error_class
+    assert text in failure.error
+    assert "a.mp4" in failure.error
+
+
+def test_a_bug_is_a_failure_of_its_source_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("s2vc_ray.plan.probe", broken)
+    failure = plan(media.make_clip(tmp_path / "a.mp4", frames=2))
+    assert isinstance(failure, VideoFailure)
+    assert (failure.error_class, "oops" in failure.error) == ("ZeroDivisionError", True)
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    clip = media.make_clip(tmp_path / "a.mp4", frames=9)
+    assert not compress([str(clip)], str(tmp_path / "out"), CONFIG, load_codec=load_fake).failed
+    return clip
+
+
+def test_a_whole_archive_of_the_same_making_is_skipped(published: Path) -> None:
+    published.touch()
+    assert isinstance(plan(published, replace(CONFIG, workers=3)), PublishedVideo)
+
+
+@pytest.mark.parametrize(
+    ("config", "weights", "text"),
+    [
+        (replace(CONFIG, quality=1), WEIGHTS, "q 32"),
+        (replace(CONFIG, gop=4), WEIGHTS, "GOP 8"),
+        (replace(CONFIG, passthrough=False), WEIGHTS, "with passthrough"),
+        (CONFIG, "0" * 64, "other weights"),
+    ],
+)
+def test_an_archive_of_another_making_is_an_error(
+    published: Path, config: JobConfig, weights: str, text: str
+) -> None:
+    failure = plan(published, config, weights)
+    assert isinstance(failure, VideoFailure)
+    assert failure.error_class == "ObjectExists"
+    assert text in failure.error
+    assert "move a.mp4.s2vc away" in failure.error
+
+
+def test_an_archive_of_other_bytes_is_an_error(published: Path) -> None:
+    media.make_clip(published, frames=9, seed=1)
+    failure = plan(published)
+    assert isinstance(failure, VideoFailure)
+    assert "made from other bytes" in failure.error
+
+
+@pytest.mark.parametrize("keep", [0, 10, -1])
+def test_a_broken_archive_is_an_error(published: Path, keep: int) -> None:
+    archive = published.parent / "out" / "a.mp4.s2vc"
+    archive.write_bytes(archive.read_bytes()[:keep])
+    failure = plan(published)
+    assert isinstance(failure, VideoFailure)
+    assert "not a whole archive" in failure.error
