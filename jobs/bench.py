@@ -20,7 +20,7 @@ from jobs.bench_quality import QualityOptions, run_quality
 from jobs.bench_report import print_report, write_report
 from jobs.bench_speed import SpeedOptions, contents, run_speed
 from s2vc_model.errors import ModelError
-from s2vc_model.metrics.weights import cache_path
+from s2vc_model.metrics.weight_store import cache_path
 from s2vc_ray.errors import ConfigError, S2vcError, SourceError
 from s2vc_ray.worker import CodecLoader, load_s2vc
 
@@ -36,9 +36,7 @@ def quality(
     frames: Annotated[int, typer.Option(help="Measure the first N frames of each clip.")] = 32,
     gop: Annotated[int, typer.Option(help="Frames per GOP, for every codec.")] = 32,
     max_lines: Annotated[int, typer.Option(help="Scale larger pictures down to this many lines.")] = 480,
-    multiple_of: Annotated[
-        int, typer.Option(help="Cut sides to a multiple of this; 64 leaves no padding.")
-    ] = 2,
+    multiple_of: Annotated[int, typer.Option(help="Scale sides to a multiple of this; 64: no padding.")] = 2,
     metrics: Annotated[str, typer.Option(help="Metrics; dists is slow.")] = "psnr,ms_ssim,lpips_alex",
     sample: Annotated[int, typer.Option(help="Measure at most N frames per clip; 0 is all.")] = 0,
     anchors: Annotated[str, typer.Option(help="Codecs to stand beside.")] = ",".join(ANCHORS),

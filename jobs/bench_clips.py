@@ -1,6 +1,6 @@
 """The pictures a benchmark measures on: the first frames of a clip, or synthetic moving content.
 
-Owns finding, decoding, scaling and cutting. Knows no codec and no metric.
+Owns finding, decoding and scaling. Knows no codec and no metric.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class ClipPolicy:
     Attributes:
         frames: at most this many, from the first.
         max_lines: larger pictures are scaled down to this many lines on their shorter side.
-        multiple_of: sides are cut, about the centre, to a multiple of this even number. 64 leaves no padding.
+        multiple_of: pictures are scaled down to sides that are multiples of this even number, each side by
+            itself. 64 leaves our codec no padding to code.
     """
 
     frames: int = 32
@@ -154,19 +155,20 @@ def synthetic_clip(width: int, height: int, frames: int) -> Clip:
 
 def _picture(frame: VideoFrame, policy: ClipPolicy) -> Pixels:
     scale = min(1.0, policy.max_lines / min(frame.height, frame.width))
+    width, height = (
+        int(side * scale) // policy.multiple_of * policy.multiple_of for side in (frame.width, frame.height)
+    )
+    if not height or not width:
+        raise SourceError(
+            f"pictures of {frame.width}x{frame.height} are too small for sides of {policy.multiple_of}"
+        )
     rgb = frame.reformat(
-        width=max(2, round(frame.width * scale)),
-        height=max(2, round(frame.height * scale)),
+        width=width,
+        height=height,
         format="rgb24",
         src_colorspace=scaler_matrix(frame.colorspace, frame.width, frame.height),
         src_color_range=scaler_range(frame.color_range, frame.format.name),
         dst_color_range=ColorRange.JPEG,
         interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
-    ).to_ndarray()
-    height, width = (side // policy.multiple_of * policy.multiple_of for side in rgb.shape[:2])
-    if not height or not width:
-        raise SourceError(
-            f"pictures of {frame.width}x{frame.height} are too small to cut to {policy.multiple_of}"
-        )
-    top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2
-    return np.ascontiguousarray(rgb[top : top + height, left : left + width], dtype=np.uint8)
+    )
+    return np.asarray(rgb.to_ndarray(), dtype=np.uint8)

@@ -16,7 +16,7 @@ from s2vc_model.metrics.dists import Dists, dists
 from s2vc_model.metrics.lpips import Lpips, LpipsVgg, lpips_alex, lpips_vgg
 from s2vc_model.metrics.msssim import ms_ssim
 from s2vc_model.metrics.psnr import psnr
-from s2vc_model.metrics.weights import MetricWeightsMissing
+from s2vc_model.metrics.weight_store import MetricWeightsMissing
 
 __all__ = [
     "METRICS",

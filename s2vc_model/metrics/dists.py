@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from s2vc_model.metrics.base import Frames, Scores, as_clip, per_batch
 from s2vc_model.metrics.trunks import VGG16, Trunk
-from s2vc_model.metrics.weights import load_metric_weights
+from s2vc_model.metrics.weight_store import load_metric_weights
 
 _CHANNELS = (3, 64, 128, 256, 512, 512)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -26,7 +26,7 @@ class Dists(nn.Module):
     """DISTS between batches of RGB images (N, 3, H, W) in [0, 1]; frozen, differentiable in both inputs.
 
     Args:
-        vgg, dists: tensors named as in ``metrics.weights``; None loads the cached ones.
+        vgg, dists: tensors named as in ``metrics.weight_store``; None loads the cached ones.
 
     Raises:
         MetricWeightsMissing: the weights were never fetched.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from s2vc_model.metrics.base import Frames, Scores, as_clip, per_batch
 from s2vc_model.metrics.trunks import TRUNKS, Trunk
-from s2vc_model.metrics.weights import load_metric_weights
+from s2vc_model.metrics.weight_store import load_metric_weights
 
 Net = Literal["alex", "vgg"]
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
@@ -30,7 +30,7 @@ class Lpips(nn.Module):
     Args:
         net: the backbone.
         stages: keep only the first stages (1..5). Fewer than 5 is a cheaper loss, no longer LPIPS.
-        weights: tensors named as in ``metrics.weights``; None loads the cached ones.
+        weights: tensors named as in ``metrics.weight_store``; None loads the cached ones.
 
     Raises:
         MetricWeightsMissing: the weights were never fetched.

@@ -65,7 +65,7 @@ def fake() -> FakeCodec:
     return load_fake("fake", "cpu")
 
 
-def test_clip_takes_the_first_frames_scaled_and_cut(tmp_path: Path) -> None:
+def test_clip_takes_the_first_frames_scaled_to_size(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", width=200, height=136, frames=8)
     assert load_clip(path, ClipPolicy(frames=5)).frames.shape == (5, 136, 200, 3)
     clip = load_clip(path, ClipPolicy(frames=99, max_lines=68, multiple_of=32))
@@ -80,11 +80,11 @@ def test_clip_colours_survive_loading(tmp_path: Path) -> None:
     assert np.abs(clip.frames.mean((0, 1, 2)) - source.mean((0, 1, 2))).max() < 2
 
 
-def test_cut_is_about_the_centre(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.mkv", width=80, height=80, frames=1)
-    whole = load_clip(path, ClipPolicy()).frames
-    cut = load_clip(path, ClipPolicy(multiple_of=64)).frames
-    np.testing.assert_array_equal(cut, whole[:, 8:72, 8:72])
+def test_clip_too_small_for_its_multiple_is_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", width=80, height=48, frames=1)
+    assert load_clip(path, ClipPolicy(multiple_of=16)).frames.shape == (1, 48, 80, 3)
+    with pytest.raises(SourceError, match="80x48 are too small for sides of 64"):
+        load_clip(path, ClipPolicy(multiple_of=64))
 
 
 def test_fingerprint_follows_the_pictures(tmp_path: Path) -> None:

