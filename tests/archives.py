@@ -36,7 +36,7 @@ def header(**changes: Any) -> ArchiveHeader:
     return ArchiveHeader(**{**fields, **changes})
 
 
-# A whole GOP; one of variable rate that lost frames; GOP 2 lost altogether; equal time stamps, one byte of
+# A whole GOP; one of variable rate that lost frames; GOP 2 lost altogether; two frames with one time stamp.
 GOPS = (
     GopRecord(0, 0, 20, tuple(range(-3003, 31 * 3003 - 3003 + 1, 3003)), b"intra and inter" * 4),
     GopRecord(1, 32, 21, (93093, 96096, 96097, 99999, 200000), bytes(range(200)), "fallback"),

@@ -41,13 +41,6 @@ class Fields:
                 return value
         raise CorruptArchive(f"{self.where}: holds an over-long integer")
 
-    def count(self, bytes_each: int) -> int:
-        """A varint that counts items of at least ``bytes_each`` bytes which must still follow."""
-        value = self.varint()
-        if value * bytes_each > len(self.data) - self.at:
-            raise CorruptArchive(f"{self.where}: claims {value} entries, more than its bytes can hold")
-        return value
-
 
 def put_varint(out: bytearray, value: int) -> None:
     """Append ``value`` (0..2^64-1) as unsigned LEB128."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import struct
 import time
 import tracemalloc
+from typing import Any
 
 import pytest
 
-from s2vc_ray.archive import ArchiveReader
+from s2vc_ray.archive import ArchiveIndex, ArchiveReader, GopRecord, IndexEntry
 from s2vc_ray.archive import format as fmt
 from s2vc_ray.archive.fields import put_varint
-from s2vc_ray.errors import ArchiveError
+from s2vc_ray.errors import ArchiveError, CorruptArchive
 from s2vc_ray.fixity import crc32c
 from tests.archives import GOPS, PASSTHROUGH, archive_bytes, header
 
@@ -157,10 +159,58 @@ def test_a_forged_gop_is_corrupt(body: bytes) -> None:
 
 def test_a_header_longer_than_the_file_is_not_believed() -> None:
     data = fmt.PROLOGUE.pack(fmt.MAGIC, 1, 0, 65536, 0)
-    with pytest.raises(ArchiveError):
+    with pytest.raises(ArchiveError, match=r"needs bytes 20\.\.65556 of an archive of 20 bytes"):
         ArchiveReader(data)
     with pytest.raises(ArchiveError, match="long"):
         ArchiveReader(fmt.PROLOGUE.pack(fmt.MAGIC, 1, 0, 0xFFFFFFFF, 0) + bytes(100))
+
+
+def _reindexed(blocks: list[tuple[bytes, bytes]], gops: list[GopRecord], chunk_bytes: int = 0) -> bytes:
+    """Blocks behind a right header, and an index that calls the first of them ``gops``."""
+    prologue, seed = fmt.pack_prologue(header())
+    packed = [fmt.pack_block(tag, body, seed) for tag, body in blocks]
+    at = len(prologue)
+    entries = []
+    for gop, block in zip(gops, packed):
+        entries.append(IndexEntry.of(gop, at, len(block)))
+        at += len(block)
+    index = ArchiveIndex(tuple(entries), at, len(blocks) - len(gops), chunk_bytes)
+    footer = fmt.pack_block(fmt.TAG_INDEX, fmt.pack_index(index), seed)
+    trailer = fmt.TRAILER.pack(index.end, len(footer), crc32c(footer), fmt.END_MAGIC)
+    return prologue + b"".join(packed) + footer + trailer
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"index": 1}, {"first_frame": 1}, {"pts": (5, 6)}, {"pts": (7,)}, {"codec": "s2", "payload": b"abcde"}],
+)
+def test_a_record_that_contradicts_its_index_entry_is_corrupt(changes: dict[str, Any]) -> None:
+    told = GopRecord(0, 0, 1, (5,), b"abc")
+    held = fmt.pack_gop(dataclasses.replace(told, **changes))
+    reader = ArchiveReader(_reindexed([(fmt.TAG_GOP, held)], [told]))
+    with pytest.raises(CorruptArchive, match=r"GOP 0 at byte .*: differs from its index entry"):
+        reader.gop(0)
+
+
+def test_an_index_past_the_declared_frames_is_corrupt() -> None:
+    gop = GopRecord(0, 100, 1, (5,), b"abc")
+    with pytest.raises(CorruptArchive, match="GOP 0 reaches past the 100 frames"):
+        ArchiveReader(_reindexed([(fmt.TAG_GOP, fmt.pack_gop(gop))], [gop]))
+
+
+def test_overlapping_time_stamps_fail_verification() -> None:
+    gops = [GopRecord(0, 0, 1, (5, 9), b""), GopRecord(1, 2, 1, (8,), b"")]
+    reader = ArchiveReader(_reindexed([(fmt.TAG_GOP, fmt.pack_gop(gop)) for gop in gops], gops))
+    assert list(reader.gops()) == gops
+    with pytest.raises(CorruptArchive, match="GOP 1: its time stamps overlap"):
+        reader.verify()
+
+
+def test_passthrough_chunks_out_of_turn_are_corrupt() -> None:
+    chunks = [fmt.CHUNK_HEAD.pack(1) + bytes(fmt.CHUNK_BYTES), fmt.CHUNK_HEAD.pack(0) + b"end"]
+    data = _reindexed([(fmt.TAG_CHUNK, body) for body in chunks], [], fmt.CHUNK_BYTES + 3)
+    with pytest.raises(CorruptArchive, match=r"passthrough chunk 0 at byte .*: says that it is chunk 1"):
+        list(ArchiveReader(data).passthrough())
 
 
 def test_nested_forged_blocks_do_not_take_quadratic_time() -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,6 +45,36 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(StorageError, match="No space left"):
         LocalStorage(tmp_path).put("k", b"x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_racers_that_publish_at_one_moment_have_one_winner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = LocalStorage(tmp_path)
+    real_fsync = os.fsync
+    barrier = threading.Barrier(8)
+
+    def put(number: int, key: str) -> bool:
+        met = False
+
+        def fsync_then_meet(handle: int) -> None:
+            nonlocal met
+            real_fsync(handle)
+            if not met:
+                met = True
+                barrier.wait()
+
+        hooks.fsync = fsync_then_meet
+        return storage.put(key, b"%d" % number)
+
+    hooks = threading.local()
+    monkeypatch.setattr(os, "fsync", lambda handle: hooks.fsync(handle))
+    (tmp_path / "race").mkdir()
+    with ThreadPoolExecutor(8) as pool:
+        for attempt in range(30):
+            won = list(pool.map(put, range(8), [f"race/{attempt}"] * 8))
+            assert sum(won) == 1
+            assert storage.read(f"race/{attempt}") == b"%d" % won.index(True)
 
 
 def test_without_hard_links_one_racer_still_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,22 @@ def test_a_missing_bucket_is_named(mocked: S3Storage, tmp_path: Path) -> None:
     assert mocked.stat("k") is None
 
 
+def test_a_missing_bucket_is_told_from_a_missing_object(
+    mocked: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AWS answers both with a bare 404 to a HEAD."""
+
+    def not_found(**_: str) -> None:
+        raise ClientError({"Error": {"Code": "404", "Message": "Not Found"}}, "HeadObject")
+
+    nowhere = S3Storage("nowhere")
+    for storage in (mocked, nowhere):
+        monkeypatch.setattr(storage._client, "head_object", not_found)
+    assert mocked.stat("k") is None
+    with pytest.raises(StorageError, match="bucket 'nowhere' does not exist"):
+        nowhere.stat("k")
+
+
 def test_missing_credentials_are_named(mocked: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
