@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def clear(out: Path, clip: Path | None) -> str | None:
-    """Make ``out`` an empty folder if it holds an earlier demo and nothing else; what hinders that, otherwise."""
+    """Make ``out`` an empty folder if it holds at most an earlier demo; otherwise say what hinders it."""
     strangers = {path.name for path in out.iterdir()} - _MADE if out.exists() else set()
     if strangers:
         return f"{out} holds what no demo made ({', '.join(sorted(strangers))}): give another --out"
@@ -105,7 +105,7 @@ def packaged_clip() -> Path:
 
 
 def cut(clip: Path, out: Path, frames: int) -> Path:
-    """Copy the packets of the first ``frames`` pictures, and the sound beside them, without encoding anything."""
+    """Copy the packets of the first ``frames`` pictures, and the sound beside them; nothing is encoded."""
     with av.open(str(clip)) as source, av.open(str(out), "w") as target:
         kept = [source.streams.video[0], *source.streams.audio[:1]]
         streams = {stream.index: target.add_stream_from_template(stream) for stream in kept}

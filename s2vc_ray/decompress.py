@@ -99,7 +99,7 @@ def check_weights(header: ArchiveHeader, codec: LoadedCodec, archive: str) -> No
     if header.weights_sha256 != codec.weights_sha256:
         raise WrongWeights(
             f"{archive} was coded by model {header.model_id!r} (preset {header.preset}, weights "
-            f"{header.weights_sha256[:16]}); model {codec.model_id!r} has weights {codec.weights_sha256[:16]}: "
+            f"{header.weights_sha256[:16]}); model {codec.model_id!r} has {codec.weights_sha256[:16]}: "
             "give the directory of the right ones with --model"
         )
 

@@ -60,7 +60,7 @@ def place(config: JobConfig, *, gpus: float, cpus: float) -> Placement:
     if config.device == "cuda" or (config.device == "auto" and gpus):
         threads = config.threads or max(1, min(8, int(cpus // max(gpus, 1))))
         return Placement(config.workers or max(1, int(gpus)), 1, threads)
-    threads = config.threads or 1
+    threads = min(config.threads or 1, max(1, int(cpus)))
     return Placement(config.workers or max(1, int(cpus // threads)), 0, threads)
 
 

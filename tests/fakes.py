@@ -1,10 +1,10 @@
-"""A codec in forty lines of numpy behind the `GopCodec` seam, so that the whole job runs without torch or
-weights.
+"""A codec of a few lines of numpy behind the `GopCodec` seam: the whole job runs without torch or weights.
 
 It stores every eighth pixel of each frame with zlib. `load_fake` is given to the job in place of the real
-loader; the model's name says how it misbehaves: ``fake``, ``fake:fail=7`` (refuses GOPs of 7 frames),
-``fake:die=7:PATH`` (kills its process on a GOP of 7 frames unless PATH exists, which it creates first),
-``fake:crash=7`` (always kills its process on them), ``fake:other`` (other weights).
+loader. The model's name says how it misbehaves: ``fake``; ``fake:fail=7`` refuses GOPs of 7 frames;
+``fake:die=7:PATH`` kills its process on a GOP of 7 frames unless PATH exists, which it creates first;
+``fake:crash=7`` always kills its process on them; several are joined by ``+``. ``fake:other`` has other
+weights.
 """
 
 from __future__ import annotations
@@ -33,31 +33,33 @@ class FakeCodec:
     preset = "fake"
 
     def __init__(self, model: str, device: str) -> None:
-        name, _, behaviour = model.partition(":")
+        name, _, behaviours = model.partition(":")
         if name != "fake":
             raise WeightsError(f"no model {model!r}")
         self.device = "cpu" if device == "auto" else device
-        self.weights_sha256 = ("ff" if behaviour == "other" else "fa") * 32
-        kind, _, argument = behaviour.partition("=")
-        frames, _, self._marker = argument.partition(":")
-        self._kind, self._frames = kind, int(frames or -1)
+        self.weights_sha256 = ("ff" if behaviours == "other" else "fa") * 32
+        self._misbehaves: dict[int, tuple[str, str]] = {}
+        for behaviour in behaviours.split("+"):
+            kind, _, argument = behaviour.partition("=")
+            frames, _, marker = argument.partition(":")
+            self._misbehaves[int(frames or -1)] = (kind, marker)
 
     def encode_gops(self, gops: Sequence[Frames], q: int) -> list[EncodedGop]:
         for frames in gops:
-            if len(frames) == self._frames:
-                self._misbehave()
+            self._misbehave(*self._misbehaves.get(len(frames), ("", "")))
         return [self._encode(frames, q) for frames in gops]
 
     def decode_gops(self, gops: Sequence[EncodedGop]) -> list[Frames]:
         return [self._decode(gop) for gop in gops]
 
-    def _misbehave(self) -> None:
-        if self._kind == "fail":
-            raise BitstreamError(f"the fake codec refuses GOPs of {self._frames} frames")
-        if self._kind == "crash":
+    @staticmethod
+    def _misbehave(kind: str, marker: str) -> None:
+        if kind == "fail":
+            raise BitstreamError("the fake codec refuses GOPs of this length")
+        if kind == "crash":
             os._exit(1)
-        if self._kind == "die" and not Path(self._marker).exists():
-            Path(self._marker).touch()
+        if kind == "die" and not Path(marker).exists():
+            Path(marker).touch()
             os._exit(1)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The job from end to end with a fake codec: good and bad sources, interruption, repetition, honesty of the manifest."""
+"""The job from end to end with a fake codec: bad sources, interruption, repetition, an honest manifest."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_others_read_it_as_a_hive_partitioned_table(tmp_path: Path) -> None:
 def test_an_unreadable_part_is_named(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path))
     storage.put(part_key("j1", "v1"), b"not parquet")
-    with pytest.raises(StorageError, match="v1.parquet"):
+    with pytest.raises(StorageError, match=r"v1\.parquet"):
         read_manifest(storage)
 
 

@@ -1,0 +1,131 @@
+"""The command line: results on stdout, one clear line of error on stderr, documented exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from s2vc_ray import cli, compress, decompress
+from tests import media
+from tests.fakes import load_fake
+
+OPTIONS = ["--model", "fake", "--executor", "local", "--gop", "8", "--metrics", "none"]
+Call = Callable[..., int]
+
+
+@pytest.fixture
+def s2vc(monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run the command with the fake codec; returns its exit code."""
+    monkeypatch.setattr(compress, "compress", partial(compress.compress, load_codec=load_fake))
+    monkeypatch.setattr(decompress, "decompress", partial(decompress.decompress, load_codec=load_fake))
+
+    def call(*arguments: object) -> int:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(argument) for argument in arguments])
+        return int(ended.value.code or 0)
+
+    return call
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    return media.make_clip(tmp_path / "in" / "a.mp4", frames=20)
+
+
+def test_there_and_back(s2vc: Call, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert s2vc("compress", clip.parent, out, *OPTIONS) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "a.mp4: 20 frames" in captured.err
+    assert s2vc("info", "--verify", out / "a.mp4.s2vc") == 0
+    assert "source_name" in capsys.readouterr().out
+    assert s2vc("manifest", "show", out) == 0
+    assert "a.mp4" in capsys.readouterr().out
+    assert s2vc("decompress", out / "a.mp4.s2vc", tmp_path / "b.mp4", "--model", "fake") == 0
+    assert len(media.all_frames(tmp_path / "b.mp4")[1]) == 20
+
+
+def test_json_everywhere(s2vc: Call, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archive = tmp_path / "out" / "a.mp4.s2vc"
+    assert s2vc("compress", clip, tmp_path / "out", "--json", *OPTIONS) == 0
+    (video,) = json.loads(capsys.readouterr().out)["videos"]
+    assert (video["status"], video["frames"]) == ("ok", 20)
+    assert s2vc("info", archive, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["frames"], facts["gops"], facts["payload_bytes"]) == (20, 3, video["payload_bytes"])
+    assert s2vc("manifest", "show", tmp_path / "out", "--json") == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert shown["payload_bytes"] == video["payload_bytes"]
+    assert s2vc("decompress", archive, tmp_path / "b.mkv", "--model", "fake", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == 20
+
+
+def test_failed_sources_exit_1(
+    s2vc: Call, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    media.text_file(clip.parent / "letter.mp4")
+    assert s2vc("compress", clip.parent, tmp_path / "out", *OPTIONS) == 1
+    assert "letter.mp4: FAILED" in capsys.readouterr().err
+    assert (tmp_path / "out" / "a.mp4.s2vc").exists()
+    assert s2vc("manifest", "show", tmp_path / "out") == 0
+    assert "letter.mp4: SourceError" in capsys.readouterr().out
+
+
+def test_bad_usage_exits_2(
+    s2vc: Call, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert s2vc("compress", clip, *OPTIONS) == 2
+    assert "SRC... DST" in capsys.readouterr().err
+    assert s2vc("compress", clip, tmp_path / "out", "--quality", "99") == 2
+    assert "quality is 99" in capsys.readouterr().err
+    assert s2vc("compress", tmp_path / "*.none", tmp_path / "out", *OPTIONS) == 2
+    assert s2vc("nonsense") == 2
+    assert s2vc("decompress", clip, "-", "--json") == 2
+
+
+def test_unusable_archives_exit_3(
+    s2vc: Call, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert s2vc("info", clip) == 3
+    assert capsys.readouterr().err.startswith("s2vc: NotAnArchive: ")
+    s2vc("compress", clip, tmp_path / "out", *OPTIONS)
+    archive = tmp_path / "out" / "a.mp4.s2vc"
+    assert s2vc("decompress", archive, tmp_path / "b.mp4", "--model", "fake:other") == 3
+    assert s2vc("decompress", archive, tmp_path / "b.mp4", "--model", "nonsense") == 3
+
+
+def test_missing_objects_exit_4(s2vc: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert s2vc("info", tmp_path / "gone.s2vc") == 4
+    assert s2vc("manifest", "show", tmp_path / "gone") == 4
+    assert "gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["compress"], ["decompress"], ["info"], ["manifest", "show"]])
+def test_help_has_examples(s2vc: Call, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert s2vc(*command, "--help") == 0
+    text = capsys.readouterr().out
+    assert f"\n  s2vc {' '.join(command)} " in text
+    assert "--json" in text
+
+
+def test_planning_modules_import_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys, s2vc_ray.cli, s2vc_ray.plan, s2vc_ray.manifest, s2vc_ray.compress, s2vc_ray.decompress;"
+        "print([name for name in ('torch', 'ray') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("job", ["jobs.compress", "jobs.decompress"])
+def test_jobs_are_the_same_commands(job: str) -> None:
+    done = subprocess.run([sys.executable, "-m", job, "--help"], capture_output=True, text=True, check=True)
+    assert f"s2vc {job.removeprefix('jobs.')} " in done.stdout

@@ -1,0 +1,118 @@
+"""Publishing and describing in the order that never lies, also when two drivers do it at once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from s2vc_ray.commit import commit_video
+from s2vc_ray.compress import compress
+from s2vc_ray.config import JobConfig, MetricPolicy
+from s2vc_ray.errors import CorruptArchive, ObjectExists, ObjectMissing, StorageError
+from s2vc_ray.executor import CodecIdentity, GopBatch
+from s2vc_ray.manifest import read_manifest
+from s2vc_ray.plan import PlannedVideo, plan_video
+from s2vc_ray.rows import JobContext
+from s2vc_ray.sources import Source
+from s2vc_ray.staging import StagedGop
+from s2vc_ray.storage import Storage, open_storage
+from s2vc_ray.worker import Worker
+from tests import media
+from tests.fakes import load_fake
+
+CONFIG = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("none"))
+CODEC = CodecIdentity("fake", "fa" * 32, "fake", "cpu", "")
+JOB = JobContext("j1", datetime(2026, 1, 2, tzinfo=UTC), CONFIG, CODEC)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path / "out"))
+
+
+@pytest.fixture
+def video(tmp_path: Path, storage: Storage) -> PlannedVideo:
+    clip = media.make_clip(tmp_path / "a.mp4", frames=20, audio="aac")
+    planned = plan_video(Source(str(clip), "a.mp4"), storage, CONFIG, CODEC.weights_sha256)
+    assert isinstance(planned, PlannedVideo)
+    return planned
+
+
+def stage(video: PlannedVideo, storage: Storage) -> list[StagedGop]:
+    worker = Worker(storage.uri, CONFIG, load_codec=load_fake)
+    outcomes = worker.encode(GopBatch(video.specs, video.staging)).outcomes
+    return [outcome for outcome in outcomes if isinstance(outcome, StagedGop)]
+
+
+def test_gops_may_come_in_any_order(video: PlannedVideo, storage: Storage) -> None:
+    published, gops = commit_video(video, stage(video, storage)[::-1], JOB, storage)
+    assert [gop.index for gop in gops] == [0, 1, 2]
+    found = storage.stat("a.mp4.s2vc")
+    assert found is not None
+    assert found.size == published.fixity.size
+    assert list(storage.list("_s2vc/")) == []
+
+
+def test_a_missing_gop_publishes_nothing(video: PlannedVideo, storage: Storage) -> None:
+    with pytest.raises(CorruptArchive, match="2 of 3 GOPs"):
+        commit_video(video, stage(video, storage)[:2], JOB, storage)
+    assert storage.stat("a.mp4.s2vc") is None
+
+
+def test_a_damaged_staged_gop_publishes_nothing(video: PlannedVideo, storage: Storage) -> None:
+    gops = stage(video, storage)
+    storage.put(gops[1].key, storage.read(gops[1].key)[:-1] + b"?", overwrite=True)
+    with pytest.raises(StorageError, match=gops[1].key):
+        commit_video(video, gops, JOB, storage)
+    assert storage.stat("a.mp4.s2vc") is None
+    assert list(storage.list("manifest/")) == []
+
+
+def test_vanished_staging_without_an_archive_is_an_error(video: PlannedVideo, storage: Storage) -> None:
+    gops = stage(video, storage)
+    storage.delete(gops[0].key)
+    with pytest.raises(ObjectMissing, match="vanished"):
+        commit_video(video, gops, JOB, storage)
+
+
+def test_the_archive_of_a_faster_driver_is_described(video: PlannedVideo, storage: Storage) -> None:
+    gops = stage(video, storage)
+    first, _ = commit_video(video, gops, JOB, storage)
+    second, described = commit_video(video, gops, replace(JOB, job="j2"), storage)
+    assert second == first
+    assert [gop.payload_sha256 for gop in described] == [gop.payload_sha256 for gop in gops]
+
+
+def test_a_stranger_under_the_name_is_left_alone(video: PlannedVideo, storage: Storage) -> None:
+    gops = stage(video, storage)
+    storage.put("a.mp4.s2vc", b"somebody's")
+    with pytest.raises(ObjectExists, match="left alone"):
+        commit_video(video, gops, JOB, storage)
+    assert storage.read("a.mp4.s2vc") == b"somebody's"
+    assert list(storage.list("manifest/")) == []
+
+
+def test_two_drivers_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for seed in range(3):
+        media.make_clip(folder / f"{seed}.mp4", frames=20, seed=seed)
+
+    def drive(_: int) -> list[str]:
+        report = compress([str(folder)], str(tmp_path / "both"), CONFIG, load_codec=load_fake)
+        return [video.status for video in report.videos]
+
+    with ThreadPoolExecutor(2) as drivers:
+        for statuses in drivers.map(drive, range(2)):
+            assert set(statuses) <= {"ok", "skipped"}
+    for name in ("0.mp4", "1.mp4", "2.mp4"):
+        size = (tmp_path / "both" / f"{name}.s2vc").stat().st_size
+        described = [
+            row for row in read_manifest(str(tmp_path / "both")).to_pylist() if row["source_name"] == name
+        ]
+        assert {row["archive_bytes"] for row in described} == {size}
+        assert {row["gop_index"] for row in described} == {0, 1, 2}

@@ -1,0 +1,129 @@
+"""An archive comes back as a playable file, or is refused with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from s2vc_model.errors import ModelError
+from s2vc_ray.archive import ArchiveReader
+from s2vc_ray.compress import compress
+from s2vc_ray.config import JobConfig, MetricPolicy
+from s2vc_ray.decompress import DecompressReport, decompress
+from s2vc_ray.errors import (
+    ArchiveError,
+    ConfigError,
+    CorruptArchive,
+    NotAnArchive,
+    ObjectExists,
+    ObjectMissing,
+    TruncatedArchive,
+    UnsupportedVersion,
+    WrongWeights,
+)
+from tests import media
+from tests.fakes import load_fake
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("decompress")
+    clip = media.make_clip(folder / "a.mp4", frames=20, size=(66, 50), audio="aac")
+    config = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("none"))
+    assert not compress([str(clip)], str(folder / "out"), config, load_codec=load_fake).failed
+    return folder / "out" / "a.mp4.s2vc"
+
+
+def back(archive: Path, out: Path, **options: Any) -> DecompressReport:
+    return decompress(str(archive), str(out), **{"model": "fake", "load_codec": load_fake, **options})
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".y4m"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_every_frame_comes_back(archive: Path, tmp_path: Path, suffix: str, batch: int) -> None:
+    seen: list[tuple[int, int]] = []
+    out = tmp_path / f"a{suffix}"
+    report = back(archive, out, batch=batch, on_gop=lambda done, total: seen.append((done, total)))
+    assert (report.frames, report.gops, report.frames_lost) == (20, 3, 0)
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    _, frames = media.all_frames(out)
+    assert len(frames) == 20
+    assert (frames[0].width, frames[0].height) == (66, 50)
+
+
+def test_pictures_are_those_that_the_codec_decodes(archive: Path, tmp_path: Path) -> None:
+    back(archive, tmp_path / "a.mkv")
+    source = media.all_frames(archive.parent.parent / "a.mp4")[1]
+    decoded = media.all_frames(tmp_path / "a.mkv")[1]
+    for one, other in zip(source[::7], decoded[::7], strict=True):
+        a, b = (frame.to_ndarray(format="rgb24")[::8, ::8].astype(float) for frame in (one, other))
+        assert abs(a - b).mean() < 12
+
+
+def test_other_weights_are_refused(archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(WrongWeights, match=r"fafafafafafafafa.*ffffffffffffffff.*--model"):
+        back(archive, tmp_path / "a.mp4", model="fake:other")
+    assert not (tmp_path / "a.mp4").exists()
+
+
+def test_damage_is_refused_with_its_reason(archive: Path, tmp_path: Path) -> None:
+    data = archive.read_bytes()
+    gop = ArchiveReader(data).index.gops[1]
+    flipped, version = bytearray(data), bytearray(data)
+    flipped[gop.payload_offset] ^= 1
+    version[8] = 99
+    for name, broken, error in (
+        ("cut", data[: len(data) // 2], TruncatedArchive),
+        ("flipped", bytes(flipped), CorruptArchive),
+        ("version", bytes(version), UnsupportedVersion),
+        ("text", b"hello", NotAnArchive),
+        ("empty", b"", ArchiveError),
+    ):
+        path = tmp_path / f"{name}.s2vc"
+        path.write_bytes(broken)
+        with pytest.raises(error):
+            back(path, tmp_path / f"{name}.mp4")
+        assert not (tmp_path / f"{name}.mp4").exists()
+
+
+def test_whole_gops_before_a_truncation_are_salvaged(archive: Path, tmp_path: Path) -> None:
+    data = archive.read_bytes()
+    cut = tmp_path / "cut.s2vc"
+    cut.write_bytes(data[: ArchiveReader(data).index.gops[2].offset + 5])
+    report = back(cut, tmp_path / "a.mp4", salvage=True)
+    assert (report.frames, report.gops, report.frames_lost) == (16, 2, 4)
+    assert report.notes
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert len(list(container.decode(video=0))) == 16
+
+
+def test_nothing_to_salvage_is_an_error(archive: Path, tmp_path: Path) -> None:
+    data = archive.read_bytes()
+    cut = tmp_path / "cut.s2vc"
+    cut.write_bytes(data[: ArchiveReader(data).index.gops[0].offset + 5])
+    with pytest.raises(CorruptArchive, match="no whole GOP"):
+        back(cut, tmp_path / "a.mp4", salvage=True)
+
+
+def test_an_existing_output_is_kept_unless_told_otherwise(archive: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.mp4"
+    out.write_bytes(b"mine")
+    with pytest.raises(ObjectExists):
+        back(archive, out)
+    assert out.read_bytes() == b"mine"
+    back(archive, out, overwrite=True)
+    assert len(media.all_frames(out)[1]) == 20
+
+
+def test_other_refusals(archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(ObjectMissing):
+        back(tmp_path / "gone.s2vc", tmp_path / "a.mp4")
+    with pytest.raises(ConfigError):
+        back(archive, tmp_path / "a.xyz")
+    with pytest.raises(ConfigError, match="batch"):
+        back(archive, tmp_path / "a.mp4", batch=0)
+    with pytest.raises(ModelError):
+        back(archive, tmp_path / "a.mp4", model="nonsense")
