@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
 
 import av
@@ -20,6 +21,7 @@ from av.video.stream import VideoStream
 
 from s2vc_ray.colour import EXACT, scaler_matrix, scaler_range
 from s2vc_ray.errors import SourceError
+from s2vc_ray.seek_points import is_seek_point
 from s2vc_ray.source_io import (
     Source,
     choose_video,
@@ -33,6 +35,10 @@ from s2vc_ray.ticks import VideoPacket, frame_step, frames_from_tick
 from s2vc_ray.values import GopSpec
 
 _SEEK_TRIES = 6
+
+_SPARSE_TIMES = frozenset({"mpeg", "mpegts"})
+
+_SETTLE_SECONDS = Fraction(3, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +167,10 @@ def _frames_from(
         if lacks_pts(container):
             yield from _counted_frames(container, stream, None if further_back else spec.seek_pts)
             return
-        packets = _seek(container, stream, spec.seek_pts - further_back)
+        if container.format.name not in _SPARSE_TIMES:
+            packets = _seek(container, stream, spec.seek_pts - further_back)
+        else:
+            packets = None if further_back else _seek_settled(container, stream, spec.seek_pts)
         if packets is not None:
             yield from _timed_frames(stream, packets)
             return
@@ -183,10 +192,38 @@ def _seek(container: InputContainer, stream: VideoStream, target: int) -> Iterat
         except av.FFmpegError:
             return None
         packets = packets_of(container, stream)
-        key = next((packet for packet in packets if packet.is_keyframe), None)
+        key = next((packet for packet in packets if is_seek_point(packet, stream)), None)
         if key is not None and key.pts is not None and key.pts <= target:
             return chain([key], packets)
         at, back = at - back, back * 8
+    return None
+
+
+def _seek_settled(
+    container: InputContainer, stream: VideoStream, target: int
+) -> Iterator[VideoPacket] | None:
+    """As ``_seek``, for MPEG program and transport streams, whose packets need not carry a time each.
+
+    Between the times that are stored the demuxer estimates, and right behind a seek it may estimate
+    wrongly (a cut frame takes the next one's time). A time must be stored every 0.7 s (ISO/IEC 13818-1,
+    2.7.4): reading begins so much earlier that the estimates are again those of a read from the start when
+    the keyframe comes.
+    """
+    settle = round(_SETTLE_SECONDS / (stream.time_base or Fraction(1)))
+    try:
+        container.seek(target - settle, stream=stream)
+    except av.FFmpegError:
+        return None
+    packets = packets_of(container, stream)
+    landed: int | None = None
+    for packet in packets:
+        if packet.pts is None:
+            continue
+        landed = packet.pts if landed is None else landed
+        if packet.pts == target and is_seek_point(packet, stream):
+            return chain([packet], packets) if target - landed >= settle else None
+        if packet.dts is not None and packet.dts > target:
+            break
     return None
 
 

@@ -26,7 +26,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from s2vc_ray import y4m
-from s2vc_ray.colour import FULL
+from s2vc_ray.colour import FULL, UNSPECIFIED, effective_matrix
 from s2vc_ray.errors import ConfigError, ObjectExists, StorageError
 from s2vc_ray.passthrough_format import Omitted, Passthrough
 from s2vc_ray.pictures import Clock, TimedFrame, VideoHeader, YuvConverter, add_video, checked, encode
@@ -133,6 +133,9 @@ def _write_y4m(
         notes.append("y4m begins at time 0")
     if header.rotation:
         notes.append(f"y4m cannot say that the picture is rotated by {header.rotation} degrees")
+    matrix = effective_matrix(header.colour.matrix, header.width, header.height)
+    if matrix != effective_matrix(UNSPECIFIED, header.width, header.height):
+        notes.append(f"y4m cannot name the colour matrix: tell the reader that it is {matrix} (ITU-T H.273)")
     omitted: list[Omitted] = []
     if passthrough is not None:
         head = passthrough.head

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from s2vc_ray.colour import UNSPECIFIED
 from s2vc_ray.errors import SourceError
+from s2vc_ray.seek_points import is_seek_point
 from s2vc_ray.source_io import (
     Source,
     choose_video,
@@ -104,9 +105,10 @@ def _timeline(container: InputContainer, stream: VideoStream, first: VideoFrame)
     keys: list[int] = []
     last, last_duration, cut = None, 0, 0
     for packet in packets_of(container, stream):
-        if packet.pts is None or (not keys and not packet.is_keyframe):
+        usable = is_seek_point(packet, stream)
+        if packet.pts is None or (not keys and not usable):
             return None
-        if packet.is_keyframe:
+        if usable:
             keys.append(packet.pts)
         if packet.is_discard:
             cut += 1
@@ -130,8 +132,11 @@ def _decoded_timeline(container: InputContainer, stream: VideoStream, name: str)
         ticks, keyframes = count_frames(container, stream)
         return _Timeline(ticks, keyframes, frame_step(stream))
     keyed: dict[int, bool] = {}
+    usable: set[int | None] = set()
     last_duration = 0
     for packet in chain(packets_of(container, stream), [None]):
+        if packet is not None and is_seek_point(packet, stream):
+            usable.add(packet.pts)
         for frame in decode_packet(stream, packet)[0]:
             if frame.pts in keyed:
                 raise SourceError(
@@ -142,7 +147,7 @@ def _decoded_timeline(container: InputContainer, stream: VideoStream, name: str)
                 keyed[frame.pts] = frame.key_frame
                 last_duration = frame.duration
     pts = tuple(sorted(keyed))
-    return _Timeline(pts, tuple(p for p in pts if keyed[p]), last_duration)
+    return _Timeline(pts, tuple(p for p in pts if keyed[p] and p in usable), last_duration)
 
 
 def _describe(

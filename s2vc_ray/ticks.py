@@ -67,14 +67,18 @@ def _decode_numbered(
 ) -> Iterator[VideoFrame]:
     """Frames in presentation order; each one's ``pts`` is the number of the packet it came from.
 
-    Appends every packet's tick to ``ticks`` and the numbers of key packets to ``keys`` as it reads them.
+    Appends to ``ticks`` the ticks of the packets that decode, and to ``keys`` the numbers of key packets.
+    A packet that the decoder refuses takes its tick with it: the frames behind damage keep their own times.
     """
     for number, (tick, packet) in enumerate(packets):
         ticks.append(tick)
         if packet.is_keyframe:
             keys.append(number)
         packet.pts = packet.dts = number
-        yield from decode_packet(stream, packet)[0]
+        frames, refused = decode_packet(stream, packet)
+        if refused:
+            ticks.pop()
+        yield from frames
     yield from decode_packet(stream, None)[0]
 
 
@@ -101,13 +105,12 @@ def frames_from_tick(
             break
     if not pending or pending[-1][0] != seek:
         return
-    ahead = len(pending) - 1
     # The first frame of the file needs no landmark; elsewhere counting begins at the keyframe's own picture.
-    number = 0 if from_start and passed == 0 and ahead == 0 else None
+    number = 0 if from_start and passed == 0 and len(pending) == 1 else None
     ticks: list[int] = []
     for frame in _decode_numbered(stream, chain(pending, packets), ticks, []):
         if number is None and frame.pts == 0:
-            number = ahead
+            number = ticks.index(seek) if seek in ticks else None
         if number is not None:
             if number < len(ticks):
                 yield ticks[number], frame

@@ -1,0 +1,269 @@
+"""Times, counts, sizes, tags and packets survive from a source to the file written from its frames."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from s2vc_ray.errors import ConfigError, ObjectExists, StorageError
+from s2vc_ray.frames import decode_gop
+from s2vc_ray.mux import MuxReport, VideoHeader, write_video
+from s2vc_ray.passthrough import Passthrough, extract
+from s2vc_ray.pictures import TimedFrame
+from s2vc_ray.probe import probe
+from s2vc_ray.split import split
+from s2vc_ray.values import ColourTags
+from tests.media import all_frames, make_clip, pictures
+from tests.s2vc_ray.test_passthrough import rich_clip
+
+VFR = [0, 3, 4, 9, 11, 12, 20, 21, 22, 23, 40, 41]
+
+
+def frames_of(path: Path) -> Iterator[TimedFrame]:
+    for spec in split(probe(path), source_uri="", video_id="v", gop=5):
+        gop = decode_gop(path, spec)
+        yield from zip(gop.pts, gop.frames, strict=True)
+
+
+def round_trip(clip: Path, out: Path) -> MuxReport:
+    """Source → frames and passthrough bytes → file."""
+    carried = Passthrough.from_bytes(extract(clip).to_bytes())
+    return write_video(out, frames_of(clip), VideoHeader.from_info(probe(clip)), carried)
+
+
+def times(path: Path) -> list[Fraction]:
+    info = probe(path)
+    return [pts * info.time_base for pts in info.pts]
+
+
+def audio(path: Path) -> list[tuple[Fraction, Fraction, str]]:
+    with av.open(str(path)) as container:
+        unit = container.streams.audio[0].time_base or Fraction(1)
+        return [
+            ((packet.pts or 0) * unit, (packet.dts or 0) * unit, hashlib.md5(bytes(packet)).hexdigest())
+            for packet in container.demux(audio=0)
+            if packet.size
+        ]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("pts", [None, VFR], ids=["cfr", "vfr"])
+def test_everything_survives(tmp_path: Path, suffix: str, pts: list[int] | None) -> None:
+    clip = make_clip(
+        tmp_path / "source.mp4",
+        pts=pts,
+        time_base=Fraction(1, 25) if pts is None else Fraction(1, 250),
+        audio="aac",
+        rotation=90,
+        sample_aspect=Fraction(4, 3),
+        colour=(1, 1, 1, 1),
+        metadata={"title": "A tale"},
+    )
+    out = tmp_path / f"out{suffix}"
+    report = round_trip(clip, out)
+    before, after = probe(clip), probe(out)
+    assert times(out) == times(clip)
+    assert report.pts_error == 0
+    assert report.frames == after.frames == before.frames
+    for field in ("width", "height", "rotation", "sample_aspect", "colour"):
+        assert getattr(after, field) == getattr(before, field)
+    assert after.last_duration * after.time_base == before.last_duration * before.time_base
+    assert [digest for *_, digest in audio(out)] == [digest for *_, digest in audio(clip)]
+    error = max(abs(a[0] - b[0]) for a, b in zip(audio(clip), audio(out), strict=True))
+    assert error == report.rounded.get(1, 0)
+    assert error <= (0 if suffix == ".mp4" else Fraction(1, 2000))
+    assert (report.carried, report.omitted, report.notes) == ((1,), (), ())
+    with av.open(str(out)) as container:
+        assert container.metadata["title"] == "A tale"
+        assert container.streams.audio[0].language == "deu"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["source.mp4", out.name])
+
+
+@pytest.mark.parametrize("codec", ["ac3", "flac", "libopus", "libmp3lame", "pcm_s16le", "alac"])
+@pytest.mark.parametrize("source", [".mp4", ".mkv"])
+@pytest.mark.parametrize("target", [".mp4", ".mkv"])
+def test_audio_codecs(tmp_path: Path, codec: str, source: str, target: str) -> None:
+    clip = make_clip(tmp_path / f"source{source}", audio=codec, frames=8)
+    out = tmp_path / f"out{target}"
+    report = round_trip(clip, out)
+    before, after = audio(clip), audio(out)
+    assert [digest for *_, digest in after] == [digest for *_, digest in before]
+    errors = [abs(a[0] - b[0]) for a, b in zip(before, after, strict=True)]
+    assert max(errors) == report.rounded.get(1, 0) <= Fraction(1, 2000)
+    if source == target:
+        assert max(errors) == 0
+    assert times(out) == times(clip)
+
+
+def test_audio_plays_the_same_samples(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "source.mp4", audio="aac")
+    round_trip(clip, tmp_path / "out.mp4")
+
+    def samples(path: Path) -> np.ndarray:
+        with av.open(str(path)) as container:
+            return np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
+
+    assert np.array_equal(samples(clip), samples(tmp_path / "out.mp4"))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("size", [(53, 37), (64, 37), (16, 16)])
+def test_any_size(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
+    header = VideoHeader(*size, Fraction(1, 25), 0, Fraction(1), ColourTags(), Fraction(25), 1)
+    rgb = pictures(4, *size)
+    write_video(tmp_path / f"out{suffix}", enumerate(rgb), header)
+    info = probe(tmp_path / f"out{suffix}")
+    assert (info.width, info.height, info.frames) == (*size, 4)
+
+
+@pytest.mark.parametrize("colour", [(0, 2, 2, 2), (1, 1, 1, 1), (2, 1, 13, 6), (1, 9, 16, 9), (0, 2, 2, 0)])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".y4m"])
+def test_colours_survive(tmp_path: Path, colour: tuple[int, int, int, int], suffix: str) -> None:
+    header = VideoHeader(65, 49, Fraction(1, 25), 0, Fraction(1), ColourTags(*colour), Fraction(25), 1)
+    rgb = np.empty((1, 49, 65, 3), np.uint8)
+    rgb[:] = (200, 60, 30)
+    out = tmp_path / f"out{suffix}"
+    report = write_video(out, enumerate(rgb), header, crf=1)
+    if suffix == ".y4m" and colour[3] in (1, 9):
+        assert f"it is {colour[3]} (ITU-T H.273)" in report.notes[0]
+        return
+    (_, got), *_ = frames_of(out)
+    assert np.abs(got.astype(int) - rgb[0]).max() <= 4
+
+
+def test_matroska_rounds_to_milliseconds_and_says_so(tmp_path: Path) -> None:
+    pts = [0, 1001, 2002, 3003, 7007]
+    clip = make_clip(tmp_path / "source.mp4", pts=pts, time_base=Fraction(1, 30000))
+    report = round_trip(clip, tmp_path / "out.mkv")
+    wanted = [Fraction(round(time * 1000), 1000) for time in times(clip)]
+    assert times(tmp_path / "out.mkv") == wanted
+    assert report.pts_error == max(abs(a - b) for a, b in zip(wanted, times(clip), strict=True)) > 0
+
+
+def test_frames_within_one_millisecond_need_mp4(tmp_path: Path) -> None:
+    header = VideoHeader(16, 16, Fraction(1, 90000), 0, Fraction(1), ColourTags(), None, 0)
+    frames = list(zip([0, 20, 3600], pictures(3, 16, 16), strict=True))
+    with pytest.raises(ConfigError, match="one millisecond"):
+        write_video(tmp_path / "out.mkv", frames, header)
+    assert write_video(tmp_path / "out.mp4", frames, header).pts_error == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_a_start_other_than_zero_is_kept(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "source.ts", audio="aac", frames=10)
+    assert times(clip)[0] > 0
+    for suffix in (".mp4", ".mkv"):
+        out = tmp_path / f"out{suffix}"
+        report = round_trip(clip, out)
+        assert times(out) == times(clip)
+        # MP4 and Matroska hold AAC without the ADTS headers that a transport stream has.
+        assert report.notes == ("stream 1: the container stores its packets in another form",)
+        assert max(abs(a[0] - b[0]) for a, b in zip(audio(clip), audio(out), strict=True)) <= Fraction(
+            1, 2000
+        )
+
+
+def test_times_before_zero_are_shifted_and_reported(tmp_path: Path) -> None:
+    header = VideoHeader(16, 16, Fraction(1, 25), 0, Fraction(1), ColourTags(), Fraction(25), 1)
+    report = write_video(tmp_path / "out.mp4", zip(range(-2, 2), pictures(4, 16, 16), strict=True), header)
+    assert times(tmp_path / "out.mp4") == [Fraction(n, 25) for n in range(4)]
+    assert "0.080000 s later" in report.notes[0]
+
+
+def test_subtitles_chapters_and_attachments(tmp_path: Path) -> None:
+    clip = rich_clip(tmp_path / "rich.mkv")
+    report = round_trip(clip, tmp_path / "out.mkv")
+    assert (report.omitted, report.notes) == ((), ())
+    carried = extract(tmp_path / "out.mkv")
+    assert carried.head.chapters[0].metadata == {"title": "One"}
+    assert carried.head.attachments == extract(clip).head.attachments
+    (subtitle,) = carried.packets()
+    assert (subtitle.data, subtitle.pts, subtitle.duration) == (b"Bonjour", 100, 300)
+
+    report = round_trip(clip, tmp_path / "out.mp4")
+    reasons = {one.kind: one.reason for one in report.omitted}
+    assert reasons["attachment"] == "mp4 holds no attached files"
+    assert "mp4 cannot hold subrip" in reasons["subtitle"]
+
+
+def test_y4m(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "source.mp4", size=(53, 37), pix_fmt="yuv444p", audio="aac", rotation=90)
+    report = round_trip(clip, tmp_path / "out.y4m")
+    assert (tmp_path / "out.y4m").read_bytes().startswith(b"YUV4MPEG2 W53 H37 F25:1 Ip A1:1 C444 ")
+    assert len(all_frames(tmp_path / "out.y4m")[1]) == 24
+    assert (report.frames, report.pts_error, report.carried) == (24, 0, ())
+    assert [(one.index, one.codec) for one in report.omitted] == [(1, "aac")]
+    assert any("rotated" in note for note in report.notes)
+    wanted = np.stack([rgb for _, rgb in frames_of(clip)]).astype(int)
+    got = np.stack([rgb for _, rgb in frames_of(tmp_path / "out.y4m")])
+    assert np.abs(got - wanted).mean() < 1.5
+
+
+def test_y4m_reports_a_variable_rate(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "source.mp4", pts=VFR, time_base=Fraction(1, 250))
+    assert round_trip(clip, tmp_path / "out.y4m").pts_error > 0
+
+
+def test_dash_writes_y4m_to_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_clip(tmp_path / "source.mp4", frames=3)
+    round_trip(clip, tmp_path / "out.y4m")
+    stream = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(stream))
+    write_video("-", frames_of(clip), VideoHeader.from_info(probe(clip)))
+    assert stream.getvalue() == (tmp_path / "out.y4m").read_bytes()
+    assert not Path("-").exists()
+
+
+HEADER = VideoHeader(16, 16, Fraction(1, 25), 0, Fraction(1), ColourTags(), Fraction(25), 1)
+
+
+def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"precious")
+    with pytest.raises(ObjectExists):
+        write_video(out, enumerate(pictures(2, 16, 16)), HEADER)
+    assert out.read_bytes() == b"precious"
+    write_video(out, enumerate(pictures(2, 16, 16)), HEADER, overwrite=True)
+    assert probe(out).frames == 2
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".y4m"])
+def test_failure_leaves_nothing_behind(tmp_path: Path, suffix: str) -> None:
+    def failing() -> Iterator[TimedFrame]:
+        yield 0, pictures(1, 16, 16)[0]
+        raise StorageError("the archive is gone")
+
+    with pytest.raises(StorageError, match="the archive is gone"):
+        write_video(tmp_path / f"out{suffix}", failing(), HEADER)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [
+        ([], "no frames"),
+        ([(0, np.zeros((8, 16, 3), np.uint8))], "not uint8"),
+        ([(0, np.zeros((16, 16, 3), np.float32))], "not uint8"),
+        ([(1, np.zeros((16, 16, 3), np.uint8)), (1, np.zeros((16, 16, 3), np.uint8))], "must ascend"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".mp4", ".y4m"])
+def test_wrong_frames_are_refused(tmp_path: Path, frames: list[TimedFrame], reason: str, suffix: str) -> None:
+    with pytest.raises(StorageError, match=reason):
+        write_video(tmp_path / f"out{suffix}", frames, HEADER)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_format_and_encoder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown output format"):
+        write_video(tmp_path / "out.gif", [], HEADER)
+    with pytest.raises(ConfigError, match="cannot encode nonesuch"):
+        write_video(tmp_path / "out.mp4", enumerate(pictures(1, 16, 16)), HEADER, codec="nonesuch")

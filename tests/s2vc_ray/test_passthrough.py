@@ -1,0 +1,219 @@
+"""Everything but the pictures survives extraction and its bytes; damaged bytes are refused, never misread."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import s2vc_ray.passthrough_format as layout
+from s2vc_ray.errors import ArchiveError, CorruptArchive, SourceError, TruncatedArchive, UnsupportedVersion
+from s2vc_ray.passthrough import Passthrough, extract
+from s2vc_ray.passthrough_format import PassHead, PassPacket, PassStream, write_passthrough
+from tests.media import make_audio, make_clip
+
+CODECS = ["aac", "ac3", "flac", "libopus", "libmp3lame", "pcm_s16le", "alac"]
+
+
+def demuxed(path: Path) -> list[tuple[object, ...]]:
+    with av.open(str(path)) as container:
+        return [
+            (packet.pts, packet.dts, packet.duration, packet.is_keyframe, hashlib.md5(bytes(packet)).digest())
+            for packet in container.demux(audio=0)
+            if packet.size
+        ]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_audio_packets_are_exact(tmp_path: Path, codec: str, suffix: str) -> None:
+    clip = make_clip(tmp_path / f"clip{suffix}", audio=codec, frames=8)
+    carried = Passthrough.from_bytes(extract(clip).to_bytes())
+    (stream,) = carried.head.streams
+    with av.open(str(clip)) as container:
+        audio = container.streams.audio[0]
+        assert stream.time_base == audio.time_base
+        assert stream.extradata == (audio.codec_context.extradata or b"")
+        assert stream.parameters["sample_rate"] == 48000
+        assert stream.disposition == audio.disposition
+    assert (stream.index, stream.kind, stream.metadata["language"]) == (1, "audio", "deu")
+    packets = list(carried.packets())
+    assert [
+        (one.pts, one.dts, one.duration, bool(one.flags & layout.KEY), hashlib.md5(one.data).digest())
+        for one in packets
+    ] == demuxed(clip)
+    assert not carried.head.omitted
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_template_returns_the_codec_s_parameters(tmp_path: Path, codec: str) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", audio=codec, frames=8)
+    (stream,) = extract(clip).head.streams
+    template = tmp_path / "template"
+    template.write_bytes(stream.template)
+    with av.open(str(template), format=stream.template_format) as file, av.open(str(clip)) as container:
+        got, want = file.streams[0].codec_context, container.streams.audio[0].codec_context
+        assert isinstance(got, av.AudioCodecContext)
+        assert got.codec.id == want.codec.id
+        assert got.extradata == want.extradata
+        assert got.sample_rate == want.sample_rate
+        assert got.layout.nb_channels == want.layout.nb_channels
+        assert got.frame_size == want.frame_size
+
+
+def test_tags_chapters_and_attachments(tmp_path: Path) -> None:
+    clip = rich_clip(tmp_path / "rich.mkv")
+    head = Passthrough.from_bytes(extract(clip).to_bytes()).head
+    assert head.metadata["title"] == "Tést"
+    (chapter,) = head.chapters
+    assert (chapter.start * chapter.time_base, chapter.end * chapter.time_base) == (0, Fraction(1, 2))
+    assert chapter.metadata == {"title": "One"}
+    (attachment,) = head.attachments
+    assert (attachment.name, attachment.mimetype) == ("font.ttf", "font/ttf")
+    assert attachment.data == b"\x00\x01not really a font"
+    assert [stream.kind for stream in head.streams] == ["subtitle"]
+
+
+def rich_clip(path: Path) -> Path:
+    """A clip with a subtitle, a chapter, an attached file and a title."""
+    plain = make_clip(path.with_name("plain.mkv"), frames=20)
+    with av.open(str(plain)) as source, av.open(str(path), "w") as out:
+        out.metadata["title"] = "Tést"
+        out.set_chapters(
+            [{"id": 1, "start": 0, "end": 500, "time_base": Fraction(1, 1000), "metadata": {"title": "One"}}]
+        )
+        video = out.add_stream_from_template(source.streams.video[0], opaque=True)
+        text = out.add_mux_stream("subrip")
+        text.metadata["language"] = "fra"
+        out.add_attachment("font.ttf", "font/ttf", b"\x00\x01not really a font")
+        subtitle = av.Packet(b"Bonjour")
+        subtitle.stream, subtitle.time_base = text, Fraction(1, 1000)
+        subtitle.pts = subtitle.dts = 100
+        subtitle.duration = 300
+        out.mux(subtitle)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                out.mux(packet)
+    return path
+
+
+def test_tags_that_are_not_utf8_keep_their_bytes(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "old.mkv", metadata={"title": "caf____"}, frames=4)
+    clip.write_bytes(clip.read_bytes().replace(b"caf____", b"caf\xe9 \xff."))
+    head = Passthrough.from_bytes(extract(clip).to_bytes()).head
+    assert head.metadata["title"].encode("utf-8", "surrogateescape") == b"caf\xe9 \xff."
+
+
+def test_a_second_video_stream_is_listed_with_a_reason(tmp_path: Path) -> None:
+    one, two = make_clip(tmp_path / "1.mkv", frames=4), make_clip(tmp_path / "2.mkv", frames=4, seed=1)
+    both = tmp_path / "both.mkv"
+    with av.open(str(both), "w") as out:
+        sources = [av.open(str(path)) for path in (one, two)]
+        streams = [out.add_stream_from_template(file.streams.video[0], opaque=True) for file in sources]
+        for file, stream in zip(sources, streams, strict=True):
+            for packet in file.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    out.mux(packet)
+            file.close()
+    (omitted,) = extract(both).head.omitted
+    assert (omitted.index, omitted.kind, omitted.codec) == (1, "video", "h264")
+    assert "second video stream" in omitted.reason
+
+
+def test_no_sound_is_an_empty_passthrough(tmp_path: Path) -> None:
+    carried = extract(make_clip(tmp_path / "silent.mp4", frames=4))
+    assert not carried.head.streams
+    assert list(carried.packets()) == []
+
+
+def test_binary_file(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", audio="aac", frames=8)
+    with clip.open("rb") as file:
+        assert extract(file).to_bytes() == extract(clip).to_bytes()
+
+
+def test_audio_only_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="audio only"):
+        extract(make_audio(tmp_path / "song.m4a"))
+
+
+HEAD = PassHead(
+    streams=(
+        PassStream(1, "audio", "aac", Fraction(1, 48000), b"\x12\x10", 1, {"a": "b"}, {"n": 2}, b"T", "nut"),
+    ),
+    attachments=(),
+    chapters=(),
+    metadata={"title": "x"},
+    video_metadata={},
+    video_disposition=1,
+    omitted=(),
+)
+PACKETS = [
+    PassPacket(0, 1, -1024, -1024, 1024, (("skip_samples", b"0123456789"),), b"first"),
+    PassPacket(0, 3, None, 7, 0, (), b""),
+]
+
+
+def test_layout_is_the_documented_one() -> None:
+    data = write_passthrough(HEAD, PACKETS).to_bytes()
+    magic, version, length = struct.unpack_from("<4sBI", data)
+    assert (magic, version) == (b"S2PT", 1)
+    assert struct.unpack_from("<IHHqqqB", data, 9 + length) == (5, 0, 1, -1024, -1024, 1024, 1)
+    assert data[-16:-4] == struct.pack("<IQ", 0xFFFFFFFF, 2)
+    again = Passthrough.from_bytes(data)
+    assert again.head == HEAD
+    assert list(again.packets()) == PACKETS
+    assert again.to_bytes() == data
+
+
+def test_chunks_are_bounded_and_may_be_interleaved_with_packets() -> None:
+    big = [PassPacket(0, 0, n, n, 1, (), bytes(700_000)) for n in range(4)]
+    carried = write_passthrough(HEAD, big)
+    packets, pieces = carried.packets(), []
+    for piece in carried.chunks():
+        assert len(piece) <= 1 << 20
+        pieces.append(piece)
+        next(packets, None)
+    assert b"".join(pieces) == carried.to_bytes()
+    assert list(Passthrough.from_chunks(pieces).packets()) == big
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=60, deadline=None)
+def test_truncated_bytes_are_refused(cut: int) -> None:
+    data = write_passthrough(HEAD, PACKETS).to_bytes()
+    with pytest.raises(TruncatedArchive):
+        list(Passthrough.from_bytes(data[: cut % len(data)]).packets())
+
+
+@given(st.integers(0, 1 << 20), st.integers(1, 255))
+@settings(max_examples=200, deadline=None)
+def test_flipped_bits_are_refused(place: int, flip: int) -> None:
+    data = bytearray(write_passthrough(HEAD, PACKETS).to_bytes())
+    data[place % len(data)] ^= flip
+    with pytest.raises(ArchiveError):
+        list(Passthrough.from_bytes(bytes(data)).packets())
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_behind_the_magic_raise_only_archive_errors(tail: bytes) -> None:
+    with pytest.raises(ArchiveError):
+        list(Passthrough.from_bytes(b"S2PT\x01" + tail).packets())
+
+
+def test_other_files_and_later_versions_are_refused() -> None:
+    data = write_passthrough(HEAD, PACKETS).to_bytes()
+    with pytest.raises(CorruptArchive, match="magic"):
+        Passthrough.from_bytes(b"RIFF" + data[4:])
+    with pytest.raises(UnsupportedVersion, match="version 9"):
+        Passthrough.from_bytes(data[:4] + b"\x09" + data[5:])
+    with pytest.raises(CorruptArchive, match="claims"):
+        Passthrough.from_bytes(struct.pack("<4sBI", b"S2PT", 1, 0xFFFFFFFF))
