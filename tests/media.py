@@ -134,6 +134,30 @@ def open_gop_h265(path: Path, *, frames: int = 32, size: tuple[int, int] = (352,
     )
 
 
+def rich_clip(path: Path) -> Path:
+    """A clip with a subtitle, a chapter, an attached file and a title."""
+    plain = make_clip(path.with_name("plain.mkv"), frames=20)
+    with av.open(str(plain)) as source, av.open(str(path), "w") as out:
+        out.metadata["title"] = "Tést"
+        out.set_chapters(
+            [{"id": 1, "start": 0, "end": 500, "time_base": Fraction(1, 1000), "metadata": {"title": "One"}}]
+        )
+        video = out.add_stream_from_template(source.streams.video[0], opaque=True)
+        text = out.add_mux_stream("subrip")
+        text.metadata["language"] = "fra"
+        out.add_attachment("font.ttf", "font/ttf", b"\x00\x01not really a font")
+        subtitle = av.Packet(b"Bonjour")
+        subtitle.stream, subtitle.time_base = text, Fraction(1, 1000)
+        subtitle.pts = subtitle.dts = 100
+        subtitle.duration = 300
+        out.mux(subtitle)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                out.mux(packet)
+    return path
+
+
 def truncate(source: Path, target: Path, fraction: float = 0.6) -> Path:
     """The first part of a file."""
     data = source.read_bytes()

@@ -21,8 +21,7 @@ from s2vc_ray.pictures import TimedFrame
 from s2vc_ray.probe import probe
 from s2vc_ray.split import split
 from s2vc_ray.values import ColourTags
-from tests.media import all_frames, make_clip, pictures
-from tests.s2vc_ray.test_passthrough import rich_clip
+from tests.media import all_frames, make_clip, pictures, rich_clip
 
 VFR = [0, 3, 4, 9, 11, 12, 20, 21, 22, 23, 40, 41]
 

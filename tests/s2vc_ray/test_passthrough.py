@@ -16,7 +16,7 @@ import s2vc_ray.passthrough_format as layout
 from s2vc_ray.errors import ArchiveError, CorruptArchive, SourceError, TruncatedArchive, UnsupportedVersion
 from s2vc_ray.passthrough import Passthrough, extract
 from s2vc_ray.passthrough_format import PassHead, PassPacket, PassStream, write_passthrough
-from tests.media import make_audio, make_clip
+from tests.media import make_audio, make_clip, rich_clip
 
 CODECS = ["aac", "ac3", "flac", "libopus", "libmp3lame", "pcm_s16le", "alac"]
 
@@ -78,30 +78,6 @@ def test_tags_chapters_and_attachments(tmp_path: Path) -> None:
     assert (attachment.name, attachment.mimetype) == ("font.ttf", "font/ttf")
     assert attachment.data == b"\x00\x01not really a font"
     assert [stream.kind for stream in head.streams] == ["subtitle"]
-
-
-def rich_clip(path: Path) -> Path:
-    """A clip with a subtitle, a chapter, an attached file and a title."""
-    plain = make_clip(path.with_name("plain.mkv"), frames=20)
-    with av.open(str(plain)) as source, av.open(str(path), "w") as out:
-        out.metadata["title"] = "Tést"
-        out.set_chapters(
-            [{"id": 1, "start": 0, "end": 500, "time_base": Fraction(1, 1000), "metadata": {"title": "One"}}]
-        )
-        video = out.add_stream_from_template(source.streams.video[0], opaque=True)
-        text = out.add_mux_stream("subrip")
-        text.metadata["language"] = "fra"
-        out.add_attachment("font.ttf", "font/ttf", b"\x00\x01not really a font")
-        subtitle = av.Packet(b"Bonjour")
-        subtitle.stream, subtitle.time_base = text, Fraction(1, 1000)
-        subtitle.pts = subtitle.dts = 100
-        subtitle.duration = 300
-        out.mux(subtitle)
-        for packet in source.demux(video=0):
-            if packet.size:
-                packet.stream = video
-                out.mux(packet)
-    return path
 
 
 def test_tags_that_are_not_utf8_keep_their_bytes(tmp_path: Path) -> None:
