@@ -35,6 +35,8 @@ from s2vc_ray.worker import CodecLoader, Worker, load_s2vc
 _PLANNERS = 4
 _PLAN_AHEAD = 16
 _COMMITTERS = 2
+_ABANDONED_SECONDS = 24 * 3600.0
+"""A write that began longer ago belongs to a job that was killed."""
 
 
 def compress(
@@ -68,6 +70,7 @@ def compress(
     executor = executor or make_executor(storage.uri, config, load_codec)
     try:
         codec = executor.start()
+        storage.sweep(older_than=_ABANDONED_SECONDS)
         created = datetime.now(UTC)
         job = JobContext(f"{created:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", created, config, codec)
         return _Run(job, found, storage, executor, reporter or Silent()).run()
@@ -152,14 +155,20 @@ class _Run:
     def _plans(self) -> Iterator[PlannedVideo | PublishedVideo | VideoFailure]:
         job, ahead = self._job, deque[Future[PlannedVideo | PublishedVideo | VideoFailure]]()
         with ThreadPoolExecutor(_PLANNERS, "plan") as planners:
-            for source in self._sources:
-                ahead.append(
-                    planners.submit(plan_video, source, self._storage, job.config, job.codec.weights_sha256)
-                )
-                if len(ahead) >= _PLAN_AHEAD:
+            try:
+                for source in self._sources:
+                    ahead.append(
+                        planners.submit(
+                            plan_video, source, self._storage, job.config, job.codec.weights_sha256
+                        )
+                    )
+                    if len(ahead) >= _PLAN_AHEAD:
+                        yield ahead.popleft().result()
+                while ahead:
                     yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+            finally:
+                # When the job ends early, what was to be read ahead is not waited for.
+                planners.shutdown(cancel_futures=True)
 
     def _batches_of(self, video: PlannedVideo) -> Iterator[GopBatch]:
         try:

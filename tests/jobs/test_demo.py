@@ -1,4 +1,4 @@
-"""The demo's steps around the codec: taking a clip, never emptying a stranger's folder, and showing the result."""
+"""The demo around the codec: taking a clip, never emptying a stranger's folder, showing the result."""
 
 from __future__ import annotations
 

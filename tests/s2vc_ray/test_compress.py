@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from s2vc_ray.errors import ConfigError
 from s2vc_ray.manifest import read_manifest
 from s2vc_ray.results import JobReport
 from s2vc_ray.staging import STAGING
+from s2vc_ray.storage import TEMPORARY_SUFFIX
 from tests import media
 from tests.fakes import FakeCodec, load_fake
 
@@ -212,6 +215,16 @@ def test_a_source_that_changes_under_the_job_is_not_published(
     assert video.status == "failed"
     assert "changed while it was being compressed" in str(video.error)
     assert not (tmp_path / "out" / "good.mp4.s2vc").exists()
+
+
+def test_half_written_objects_of_killed_jobs_are_swept(batch: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    old, new = (tmp_path / "out" / f".{name}{TEMPORARY_SUFFIX}" for name in ("old", "new"))
+    for path, age in ((old, 48 * 3600), (new, 60)):
+        path.touch()
+        os.utime(path, (time.time() - age,) * 2)
+    run([batch / "rotated.mp4"], tmp_path / "out")
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_an_unknown_model_stops_the_job_before_it_begins(batch: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_cuda_without_gpus_is_refused() -> None:
 
 @pytest.mark.slow
 def test_actors_may_die_and_poison_is_quarantined(tmp_path: Path) -> None:
-    """A GOP of 5 frames kills its actor once, a GOP of 3 frames always; everything else is finished."""
+    """A GOP of 5 frames kills its actor once, a GOP of 3 frames always; all else is finished."""
     cloudpickle.register_pickle_by_value(tests.fakes)
     (tmp_path / "in").mkdir()
     for name, frames in (("dies-once", 13), ("fine", 24), ("poison", 11)):
