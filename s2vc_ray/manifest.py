@@ -32,11 +32,11 @@ class ManifestRow:
         job, created: the run that wrote the row, and when (UTC).
         config_hash, config: hash of what decides the archive's bytes; all options as JSON.
         source_*: where the source lay, and its size, store tag and SHA-256 when it was read.
-        archive, archive_bytes, archive_sha256: key under the destination, and fixity of the published
-        archive. status: ``ok`` or ``failed``.
-        frames_expected, frames_encoded, frames_corrupt: promised by the container; coded; coded though
-        damaged. pts_first, pts_last: of the coded frames, in units of ``time_base_num / time_base_den``
-        seconds. payload_offset: of the GOP's payload in the archive.
+        archive, archive_bytes, archive_sha256: key under the destination, and the published archive's fixity.
+        status: ``ok`` or ``failed``.
+        frames_expected, frames_encoded, frames_corrupt: promised by the container; coded; coded though damaged.
+        pts_first, pts_last: of the coded frames; the unit is ``time_base_num / time_base_den`` seconds.
+        payload_offset: of the GOP's payload in the archive.
         bpp, kbps: payload bits per true pixel, and per millisecond of the GOP's duration.
         codec: ``s2vc`` or ``fallback``.
         *_mean, *_worst: over the ``metric_frames`` frames chosen by ``metric_policy``.

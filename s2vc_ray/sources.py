@@ -1,5 +1,4 @@
-"""What the operator named, as a list of sources: each with an id, and a name that its archive will be stored
-under.
+"""What the operator named, as a list of sources: each with an id, and the name its archive will have.
 
 A SRC is a file, a folder (searched for video files by suffix), a glob, a list file (``@list.txt`` or
 ``list.txt``, one SRC a line, ``#`` comments) or an ``s3://`` object or prefix. Looks at names only; nothing
