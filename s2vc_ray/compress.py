@@ -1,4 +1,4 @@
-"""The compress job: sources in, archives and manifest rows out. The CLI and ``jobs/compress.py`` call `compress`.
+"""The compress job: sources in, archives and manifest rows out. The CLI and ``jobs/`` call `compress`.
 
                  plan (threads)         execute (actors)          commit (threads)
     sources ──► PlannedVideo ──► GopBatch ──► StagedGop/GopFailure ──► archive, manifest part

@@ -80,7 +80,7 @@ class JobConfig:
         device: where the codec runs; ``auto`` is CUDA when the worker has a GPU.
         executor: ``ray`` (actors, on this machine or a cluster) or ``local`` (this process, for debugging).
         workers: encoder actors; 0 is one per GPU, or one per ``threads`` CPU cores where there is no GPU.
-        ray_address: a running cluster to join; None is the one this job was submitted to, or else this machine.
+        ray_address: a running cluster to join; None is the one this job was submitted to, else this machine.
         metrics: what is decoded again and measured while encoding.
         batch: most GOPs of one video coded in lockstep; more is faster on a GPU and takes more memory.
         threads: CPU threads of each worker for video decoding and CPU inference; 0 chooses (1 without GPUs).

@@ -1,5 +1,4 @@
-"""The decompress job: one archive in, one playable file out, GOP by GOP, in memory that does not grow with
-length.
+"""The decompress job: one archive in, one playable file out, GOP by GOP, in flat memory.
 
 Needs the archive and the model, nothing else: no source, no manifest, no Ray. Reaches the codec only when it
 loads it.
@@ -56,8 +55,7 @@ def decompress(
     on_gop: Callable[[int, int], None] | None = None,
     load_codec: CodecLoader = load_s2vc,
 ) -> DecompressReport:
-    """Decode ``archive`` (a path or ``s3://`` object) to ``out``: .mp4, .mkv, .y4m, or ``-`` for y4m on
-    stdout.
+    """Decode ``archive`` (a path or ``s3://`` object) to .mp4, .mkv, .y4m, or ``-``: y4m on stdout.
 
     Args:
         model: the packaged model's name, or the weights directory, that coded the archive.

@@ -1,4 +1,4 @@
-"""Running GOP batches somewhere: the `Executor` seam, its in-process form, and the scheduling all forms share.
+"""Running GOP batches somewhere: the `Executor` seam, its in-process form, and scheduling for all forms.
 
 `execute` owns the bounded window, retries and quarantine, so an executor only has to run one batch and
 report. To add one, implement four methods; `LocalExecutor` is the worked example::

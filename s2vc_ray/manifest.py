@@ -34,7 +34,7 @@ class ManifestRow:
         source_*: where the source lay, and its size, store tag and SHA-256 when it was read.
         archive, archive_bytes, archive_sha256: key under the destination, and the published archive's fixity.
         status: ``ok`` or ``failed``.
-        frames_expected, frames_encoded, frames_corrupt: promised by the container; coded; coded though damaged.
+        frames_expected, frames_encoded, frames_corrupt: promised by the container; coded; damaged.
         pts_first, pts_last: of the coded frames; the unit is ``time_base_num / time_base_den`` seconds.
         payload_offset: of the GOP's payload in the archive.
         bpp, kbps: payload bits per true pixel, and per millisecond of the GOP's duration.
