@@ -2,6 +2,7 @@
 
     python -m jobs.train --data clips/ photos/ --stages intra,pairs,streams --budget-minutes 25 --out runs/a
     python -m jobs.train --data clips/ --init runs/a/checkpoint.safetensors --stages streams --budget-minutes 9 --out runs/b
+    python -m jobs.train --init runs/b/checkpoint.safetensors --export weights/mine
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from s2vc_model.train.checkpoint import load_checkpoint, save_checkpoint
 from s2vc_model.train.data import CLIPS, PHOTOS, Bank, BankConfig
 from s2vc_model.train.loop import RunConfig, Trainer, json_lines
 from s2vc_model.train.recipe import RECIPE, Stage
+from s2vc_model.weight_files import load_weights, save_weights
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Command-line options."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--data", nargs="+", type=Path, required=True, help="folders of clips and photos")
-    p.add_argument("--out", type=Path, required=True, help="folder for checkpoint.safetensors and log.jsonl")
-    p.add_argument("--init", type=Path, help="checkpoint to go on from; default: fresh weights")
+    p.add_argument("--data", nargs="+", type=Path, default=[], help="folders of clips and photos to train on")
+    p.add_argument("--out", type=Path, help="folder for checkpoint.safetensors and log.jsonl")
+    p.add_argument("--init", type=Path, help="checkpoint or weights folder to go on from; default: fresh weights")
+    p.add_argument("--export", type=Path, help="write the exact, loadable weights into this folder at the end")
     p.add_argument("--stages", default="intra,pairs,streams", help=f"comma-separated, of {', '.join(RECIPE)}")
     p.add_argument("--set", nargs="*", default=[], metavar="STAGE.FIELD=VALUE", help="override recipe fields")
     p.add_argument("--budget-minutes", type=float, default=25.0, help="wall time after which training stops cleanly")
@@ -36,7 +39,24 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--log-every", type=int, default=100)
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return p.parse_args(argv)
+    args = p.parse_args(argv)
+    if args.data and not args.out:
+        p.error("--data needs --out, where the checkpoint and the log go")
+    if not args.data and not (args.init and args.export):
+        p.error("nothing to do: give --data to train on, or --init and --export to turn a checkpoint into weights")
+    return args
+
+
+def starting_network(init: Path | None) -> S2vcNetwork:
+    """A trainable network on the CPU: fresh, from a checkpoint, or from a weights folder."""
+    if init is None:
+        return S2vcNetwork(PRESETS["small"])
+    if init.is_file():
+        return load_checkpoint(init)
+    network = load_weights(init).network.requires_grad_(True)
+    for prior in network.priors().values():
+        prior.thaw()
+    return network
 
 
 def chosen_stages(names: str, overrides: list[str]) -> list[Stage]:
@@ -56,6 +76,19 @@ def chosen_stages(names: str, overrides: list[str]) -> list[Stage]:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     args = parse(argv)
+    torch.manual_seed(args.seed)
+    network = starting_network(args.init)
+    note = {"stages": args.stages, "set": args.set, "budget_minutes": args.budget_minutes, "seed": args.seed}
+    if args.data:
+        train(network, args, note)
+    if args.export:
+        digest = save_weights(args.export, network.cpu(), note if args.data else {"from": str(args.init.name)})
+        print(f"{args.export}: sha256 {digest}")
+    return 0
+
+
+def train(network: S2vcNetwork, args: argparse.Namespace, note: dict[str, object]) -> None:
+    """Run the stages; leaves the averaged weights in ``network`` and in ``--out``."""
     stages = chosen_stages(args.stages, args.set)
     began = time.monotonic()
     device = torch.device(args.device)
@@ -67,17 +100,14 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{len(bank)} sources, {bank.buffer.numel() / 1e9:.2f} GB, {time.monotonic() - began:.0f} s", flush=True)
     for reason in bank.skipped:
         print("left out:", reason, flush=True)
-    torch.manual_seed(args.seed)
-    net = load_checkpoint(args.init) if args.init else S2vcNetwork(PRESETS["small"])
-    net = net.to(device=device, memory_format=torch.channels_last).train()
+    network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     config = RunConfig(args.budget_minutes * 60, args.anneal_steps, args.seed, args.log_every)
-    trainer = Trainer(net, bank, config, json_lines(args.out / "log.jsonl"))
-    note = {"stages": args.stages, "set": args.set, "budget_minutes": args.budget_minutes, "seed": args.seed}
+    trainer = Trainer(network, bank, config, json_lines(args.out / "log.jsonl"))
     averaged = trainer.run(stages)
-    save_checkpoint(args.out / "checkpoint.safetensors", net.config, averaged, note)
+    network.load_state_dict(averaged, strict=False)
+    save_checkpoint(args.out / "checkpoint.safetensors", network.config, averaged, note)
     peak = f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GB" if device.type == "cuda" else ""
     print(f"{trainer.step} steps in {trainer.elapsed():.0f} s{peak}", flush=True)
-    return 0
 
 
 if __name__ == "__main__":

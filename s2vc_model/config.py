@@ -38,6 +38,8 @@ class CodecConfig:
     """The one diffusion timestep, an index into the scheduler's 1000 alphas."""
     pixel_features: int = 0
     """Channels of ``f_pix`` that enter the U-Net; 0 means ``feature``."""
+    sd_scale: str = "full"
+    """Depth and VAE widths of the ``sd`` generator: ``full`` (Stable Diffusion's) or ``tiny`` (for tests)."""
 
     def __post_init__(self) -> None:
         if self.latent % 2:
@@ -46,6 +48,8 @@ class CodecConfig:
             raise ValueError(f"timestep must be 0..999, got {self.timestep}")
         if self.generator not in ("small", "sd"):
             raise ValueError(f"generator must be 'small' or 'sd', got {self.generator!r}")
+        if self.sd_scale not in ("full", "tiny"):
+            raise ValueError(f"sd_scale must be 'full' or 'tiny', got {self.sd_scale!r}")
         if self.quality_knots < 2:
             raise ValueError("quality_knots must be at least 2")
 

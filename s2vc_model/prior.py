@@ -202,6 +202,12 @@ class Prior(nn.Module):
                 raise WeightsError(f"quality table {name!r} leaves {low}..{high}")
         self.tables = QualityTables(**{k: v.float().to(device) for k, v in raw.items()})
 
+    def thaw(self) -> None:
+        """Back to trainable float masters, which equal the integers divided by their scales."""
+        self.tables = None
+        for layer in self.layers().values():
+            layer.frozen = False
+
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
         module = super()._apply(fn, recurse)
         if self.tables is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LAMBDA_LOW, LAMBDA_HIGH = 24.0, 0.25
+LAMBDA_LOW, LAMBDA_HIGH = 80.0, 0.5
 """Rate weight per bit-per-pixel at quality 0 and at quality 63, log-spaced between."""
 
 

@@ -1,0 +1,264 @@
+"""Frames to bytes and back: lockstep coding of several GOPs of one size.
+
+Encoding runs the transforms and the integer priors only; the U-Net and the pixel decoder stand outside the coding loop
+and run when decoding. Frame t of all GOPs is one batch; GOPs that ended drop out. Nothing survives a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from s2vc_model.bitstream import MAX_SIDE, EncodedGop
+from s2vc_model.config import QUALITIES
+from s2vc_model.entropy import Checksum, Coder, StreamReader, StreamWriter
+from s2vc_model.errors import ModelError, SymbolMismatch
+from s2vc_model.latents import FrameDecoder, FrameEncoder
+from s2vc_model.motion import block_motion, luma
+from s2vc_model.prior import Prior
+from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
+from s2vc_model.transforms import InterTransform, IntraTransform
+from s2vc_model.weight_files import LoadedWeights, load_weights
+
+Frames = npt.NDArray[np.uint8]
+GRID = 64
+"""Frames are padded to multiples of this many pixels, by repeating their edges."""
+
+
+class S2vcCodec:
+    """A loaded model. Thread-safe: calls share nothing but weights.
+
+    Attributes:
+        model_id: preset and start of the weights' digest; what an archive names.
+        weights_sha256: digest of the weights file.
+        preset: name of the configuration.
+        device: where it runs.
+    """
+
+    def __init__(self, weights: LoadedWeights, device: torch.device) -> None:
+        self.model_id, self.weights_sha256 = weights.model_id, weights.sha256
+        self.preset, self.device = weights.network.config.preset, device
+        self._net = weights.network.to(device=device, memory_format=torch.channels_last)
+        self._coders = {kind: Coder(tables) for kind, tables in weights.tables.items()}
+        self._half = device.type == "cuda"
+
+    @torch.inference_mode()
+    def encode_gops(self, gops: Sequence[Frames], q: int) -> list[EncodedGop]:
+        """Code GOPs of one frame size in lockstep.
+
+        Args:
+            gops: each (T, H, W, 3) uint8 RGB; T may differ, H and W (1..65535) may not.
+            q: quality index 0 (smallest) .. 63 (best).
+
+        Raises:
+            ModelError: no frames, wrong type or shape, mixed sizes, or q out of range.
+        """
+        _check_frames(gops, q)
+        order = sorted(range(len(gops)), key=lambda i: -len(gops[i]))
+        work = [_Writing(gops[i]) for i in order]
+        state: GopState | None = None
+        before: Tensor | None = None
+        for t in range(len(work[0].frames)):
+            live = sum(len(w.frames) > t for w in work)
+            x = self._upload([w.frames[t] for w in work[:live]])
+            quality = torch.full((live,), q, device=self.device)
+            light = luma(x)
+            with self._autocast():
+                if state is None or before is None:
+                    y = self._net.intra.analysis(x)
+                    feature = None
+                else:
+                    state = _first(state, live)
+                    feature = self._net.inter.extract(state.buffer.feature)
+                    y = self._net.inter.encode(x, state.buffer, feature, block_motion(light, before[:live]))
+                transform, prior = self._kind(t)
+                z = transform.hyper(y)
+            coder = FrameEncoder(prior, self._coders[prior_name(t)])
+            symbols, latent, prior_state = coder.encode(y.float(), z.float(), quality, state.prior if state else None)
+            for w, blocks in zip(work, symbols, strict=False):
+                w.add(t, blocks, self._coders[prior_name(t)])
+            if any(len(w.frames) > t + 1 for w in work):
+                state = self._advance(latent, state, feature, prior_state)
+                before = light
+        done = {i: w.finish(q) for i, w in zip(order, work, strict=True)}
+        return [done[i] for i in range(len(gops))]
+
+    def decode_gops(self, gops: Sequence[EncodedGop]) -> list[Frames]:
+        """Decode GOPs of one frame size in lockstep to (T, H, W, 3) uint8 RGB each.
+
+        Raises:
+            ModelError: mixed sizes.
+            BitstreamError, SymbolMismatch: the bytes are damaged or were written with other weights.
+        """
+        out = [np.empty((g.frames, g.height, g.width, 3), np.uint8) for g in gops]
+        for t, frames in enumerate(self.iter_decode(gops)):
+            for i, frame in frames.items():
+                out[i][t] = frame
+        return out
+
+    @torch.inference_mode()
+    def iter_decode(self, gops: Sequence[EncodedGop]) -> Iterator[dict[int, Frames]]:
+        """Like :meth:`decode_gops`, one frame index at a time: GOP number -> (H, W, 3) uint8."""
+        if not gops:
+            return
+        height, width = gops[0].height, gops[0].width
+        if any((g.height, g.width) != (height, width) for g in gops):
+            raise ModelError("GOPs of one call must have one frame size")
+        order = sorted(range(len(gops)), key=lambda i: -gops[i].frames)
+        rows, cols = _padded(height) // 16, _padded(width) // 16
+        config = self._net.config
+        most = config.latent * rows * cols + config.hyper * (rows // 4) * (cols // 4)
+        work = [_Reading(gops[i], most) for i in order]
+        state: GopState | None = None
+        for t in range(work[0].gop.frames):
+            live = sum(w.gop.frames > t for w in work)
+            state = _first(state, live) if state else None
+            quality = torch.tensor([w.gop.q for w in work[:live]], device=self.device)
+            _, prior = self._kind(t)
+            coder = FrameDecoder(prior, self._coders[prior_name(t)])
+            streams = [w.stream(t) for w in work[:live]]
+            symbols, latent, prior_state = coder.decode(
+                streams, (rows, cols), quality, state.prior if state else None, self.device
+            )
+            for w, blocks in zip(work, symbols, strict=False):
+                w.check(t, blocks)
+            with self._autocast():
+                feature = self._net.inter.extract(state.buffer.feature) if state else None
+                diffusion = state.diffusion if state else None
+                state = self._advance(latent, state, feature, prior_state)
+                picture, diffusion = self._net.generator(state.buffer, diffusion)
+            state = GopState(state.buffer, state.prior, diffusion)
+            pixels = self._download(picture, height, width)
+            yield {order[k]: pixels[k] for k in range(live)}
+
+    def _kind(self, t: int) -> tuple[IntraTransform | InterTransform, Prior]:
+        if t == 0:
+            return self._net.intra, self._net.intra_prior
+        return self._net.inter, self._net.inter_prior
+
+    def _advance(
+        self, latent: Tensor, state: GopState | None, feature: Tensor | None, prior_state: Tensor
+    ) -> GopState:
+        with self._autocast():
+            if state is None or feature is None:
+                return GopState(self._net.intra.synthesis(latent), prior_state)
+            buffer, _ = self._net.inter.synthesis(latent, state.buffer, feature)
+            return GopState(buffer, prior_state)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._half)
+
+    def _upload(self, frames: list[Frames]) -> Tensor:
+        batch = torch.from_numpy(np.stack(frames)).to(self.device).permute(0, 3, 1, 2)
+        h, w = batch.shape[2:]
+        x = batch.float() / 127.5 - 1
+        x = F.pad(x, (0, _padded(w) - w, 0, _padded(h) - h), mode="replicate")
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def _download(self, picture: Tensor, height: int, width: int) -> Frames:
+        x = picture[:, :, :height, :width].float()
+        pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        frames: Frames = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return frames
+
+
+class _Writing:
+    """One GOP being written."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+        self._intra, self._inter = StreamWriter(), StreamWriter()
+        self._sum, self._checks = Checksum(), bytearray()
+
+    def add(self, t: int, blocks: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]], coder: Coder) -> None:
+        stream = self._inter if t else self._intra
+        for symbols, rows in blocks:
+            stream.put(symbols, rows, coder)
+            self._sum.add(symbols)
+        self._checks.append(self._sum.low_byte)
+
+    def finish(self, q: int) -> EncodedGop:
+        frames, height, width, _ = self.frames.shape
+        intra, inter = self._intra.finish(), self._inter.finish()
+        return EncodedGop(width, height, frames, q, intra, inter, bytes(self._checks), self._sum.value)
+
+
+class _Reading:
+    """One GOP being read."""
+
+    def __init__(self, gop: EncodedGop, frame_symbols: int) -> None:
+        self.gop = gop
+        self._intra = StreamReader(gop.intra, frame_symbols)
+        self._inter = StreamReader(gop.inter, frame_symbols)
+        self._sum = Checksum()
+
+    def stream(self, t: int) -> StreamReader:
+        return self._inter if t else self._intra
+
+    def check(self, t: int, blocks: list[npt.NDArray[np.int32]]) -> None:
+        for symbols in blocks:
+            self._sum.add(symbols)
+        last = t == self.gop.frames - 1
+        if self._sum.low_byte != self.gop.checks[t] or (last and self._sum.value != self.gop.symbol_crc):
+            raise SymbolMismatch(
+                f"symbols of frame {t} do not match their checksum: damaged payload, or written with other weights"
+            )
+
+
+def prior_name(t: int) -> str:
+    """Which prior codes frame ``t`` of a GOP."""
+    return "inter" if t else "intra"
+
+
+def load_model(model: str | Path = "small", device: str = "auto") -> S2vcCodec:
+    """Load a codec.
+
+    Args:
+        model: a packaged preset (``small``) or a directory with weights.
+        device: ``auto`` (a GPU when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        WeightsError: no such model, damaged, or not provably exact.
+        ModelError: the device is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"device {device!r} was asked for, but torch sees no GPU; use 'auto' or 'cpu'")
+    return S2vcCodec(load_weights(model), torch.device(device))
+
+
+def _padded(side: int) -> int:
+    return -(-side // GRID) * GRID
+
+
+def _check_frames(gops: Sequence[Frames], q: int) -> None:
+    if not 0 <= q < QUALITIES:
+        raise ModelError(f"quality {q} is not in 0..{QUALITIES - 1}")
+    if not gops:
+        raise ModelError("no GOP to encode")
+    for frames in gops:
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+            raise ModelError(f"a GOP must be uint8 (T, H, W, 3) with T >= 1, got {frames.dtype} {frames.shape}")
+        if frames.shape[1:] != gops[0].shape[1:]:
+            raise ModelError("GOPs of one call must have one frame size")
+        if max(frames.shape[1:3]) > MAX_SIDE:
+            raise ModelError(f"frames larger than {MAX_SIDE} pixels a side cannot be coded")
+
+
+def _first(state: GopState, live: int) -> GopState:
+    """The state of the first ``live`` GOPs: shorter ones have ended."""
+    if state.prior.shape[0] == live:
+        return state
+    b, d = state.buffer, state.diffusion
+    cut = None
+    if d is not None:
+        cut = DiffusionBuffer(tuple(f[:live] for f in d.features), d.picture[:live])
+    return GopState(FeatureBuffer(b.feature[:live], b.picture[:live], b.flow[:live]), state.prior[:live], cut)
+

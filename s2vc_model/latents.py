@@ -1,0 +1,139 @@
+"""Latents to symbols and back: the two passes of one frame, over a batch of GOPs.
+
+Everything here that reaches a probability is integer-valued float32 outside autocast; see `integer` and `prior`. The
+encoder runs the same decoding functions as the decoder on the symbols it chose, so both see the same integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from s2vc_model.entropy import Coder, StreamReader
+from s2vc_model.integer import ACTIVATION_MAX, STEPS
+from s2vc_model.prior import RESIDUAL_MAX, SCALES, SKIP_BELOW, Prior, checkerboard
+
+Symbols = npt.NDArray[np.int32]
+Block = tuple[Symbols, Symbols]
+"""Symbols and the table row of each."""
+Residuals = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(means in 1/16 step, scale indexes, where this pass codes) -> integer residuals, all (B, Y, h, w)."""
+HYPER_MAX = ACTIVATION_MAX
+
+
+class FrameEncoder:
+    """Chooses and lists the symbols of one frame of every GOP."""
+
+    def __init__(self, prior: Prior, coder: Coder) -> None:
+        self.prior, self.coder = prior, coder
+
+    def encode(
+        self, y: Tensor, z: Tensor, q: Tensor, state: Tensor | None
+    ) -> tuple[list[list[Block]], Tensor, Tensor]:
+        """Quantise a latent.
+
+        Args:
+            y: (B, Y, h, w) float32, in its own unit.
+            z: (B, Z, h/4, w/4) float32.
+            q: quality indexes (B,).
+            state: the temporal prior's state, or ``None``.
+
+        Returns:
+            Blocks to code for each GOP (hyper-latents, pass 0, pass 1), the dequantised latent, the next state.
+        """
+        with torch.autocast(y.device.type, enabled=False):
+            prior = self.prior
+            symbols = torch.round(z).clamp(-HYPER_MAX, HYPER_MAX)
+            target = y * prior.quantiser(q)
+            first = checkerboard(y.shape[1], *y.shape[2:], y.device)
+            blocks = [[block] for block in hyper_blocks(symbols)]
+
+            def choose(mean: Tensor, index: Tensor, where: Tensor) -> Tensor:
+                residual = torch.round(target - mean / STEPS).clamp(-RESIDUAL_MAX, RESIDUAL_MAX)
+                residual = torch.where(index < SKIP_BELOW, torch.zeros_like(residual), residual)
+                coded = where & (index >= SKIP_BELOW)
+                for mine, block in zip(blocks, _gather(residual, index, coded), strict=True):
+                    mine.append(block)
+                return residual
+
+            latent, following = two_passes(prior, symbols, q, state, first, choose)
+        return blocks, latent, following
+
+
+class FrameDecoder:
+    """Reads the symbols of one frame of every GOP."""
+
+    def __init__(self, prior: Prior, coder: Coder) -> None:
+        self.prior, self.coder = prior, coder
+
+    def decode(
+        self, streams: list[StreamReader], size: tuple[int, int], q: Tensor, state: Tensor | None, device: torch.device
+    ) -> tuple[list[list[Symbols]], Tensor, Tensor]:
+        """Inverse of :meth:`FrameEncoder.encode`; ``size`` is (h, w) of the latent.
+
+        Returns:
+            The symbols read from each stream in coded order, the dequantised latent, the next state.
+        """
+        with torch.autocast(device.type, enabled=False):
+            h, w = size
+            channels = len(self.coder.cdf) - SCALES
+            rows = hyper_rows(channels, (h // 4) * (w // 4))
+            read = [[stream.take(rows, self.coder)] for stream in streams]
+            hyper = np.stack([blocks[0] for blocks in read]).reshape(len(streams), channels, h // 4, w // 4)
+            symbols = torch.from_numpy(hyper).to(device).float()
+            first = checkerboard(self.prior.latent, h, w, device)
+
+            def fetch(mean: Tensor, index: Tensor, where: Tensor) -> Tensor:
+                coded = where & (index >= SKIP_BELOW)
+                found = coded.cpu()
+                out = torch.zeros(index.shape, dtype=torch.int32)
+                table = index.to(torch.int32).cpu()
+                for n, (stream, blocks) in enumerate(zip(streams, read, strict=True)):
+                    taken = stream.take(table[n][found[n]].numpy(), self.coder)
+                    blocks.append(taken)
+                    out[n][found[n]] = torch.from_numpy(taken)
+                return out.to(device).float()
+
+            latent, following = two_passes(self.prior, symbols, q, state, first, fetch)
+        return read, latent, following
+
+
+def two_passes(
+    prior: Prior, hyper: Tensor, q: Tensor, state: Tensor | None, first: Tensor, residuals: Residuals
+) -> tuple[Tensor, Tensor]:
+    """Run both passes; ``residuals(mean, index, where)`` supplies a pass's integers.
+
+    Returns:
+        The dequantised latent in its own unit (float), and the temporal prior's next state.
+    """
+    features = prior.hyper(hyper)
+    hidden, raw = prior.first(features, state, q)
+    mean, index = prior.distribution(raw, q)
+    fixed = torch.where(first, residuals(mean, index, first) * STEPS + mean, torch.zeros_like(mean))
+    raw = prior.second(prior.to_activation(fixed, q), hidden)
+    mean, index = prior.distribution(raw, q)
+    fixed = torch.where(first, fixed, residuals(mean, index, ~first) * STEPS + mean)
+    following = prior.advance(prior.to_activation(fixed, q), state)
+    return fixed / STEPS / prior.quantiser(q), following
+
+
+def hyper_rows(channels: int, positions: int) -> Symbols:
+    """Table rows of hyper-latents in coded order: channel by channel."""
+    return np.repeat(np.arange(SCALES, SCALES + channels, dtype=np.int32), positions)
+
+
+def hyper_blocks(symbols: Tensor) -> list[Block]:
+    """Hyper-latents (B, Z, h, w) as one block per GOP."""
+    b, channels, h, w = symbols.shape
+    values = symbols.to(torch.int32).reshape(b, -1).cpu().numpy()
+    rows = hyper_rows(channels, h * w)
+    return [(row, rows) for row in values]
+
+
+def _gather(residual: Tensor, index: Tensor, coded: Tensor) -> list[Block]:
+    values, rows, found = residual.to(torch.int32).cpu(), index.to(torch.int32).cpu(), coded.cpu()
+    return [(v[f].numpy(), r[f].numpy()) for v, r, f in zip(values, rows, found, strict=True)]

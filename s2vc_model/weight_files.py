@@ -1,0 +1,111 @@
+"""The weights file: float transforms in half precision, priors and tables as integers, config beside them.
+
+    DIR/config.json           the CodecConfig, the format, and where the weights come from
+    DIR/model.safetensors     float/<name>, intra/<name>, inter/<name>
+
+The integers are authoritative: whoever loads the file computes the same probabilities. Training resumes from the same
+file, since each integer layer's float master is its integers divided by their power-of-two scale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from s2vc_model.config import CodecConfig
+from s2vc_model.errors import WeightsError
+from s2vc_model.network import S2vcNetwork
+from s2vc_model.prior import SCALES
+from s2vc_model.tables import CdfTables, build_tables
+
+FORMAT = 1
+PACKAGED = Path(__file__).parent / "weights"
+"""Weights shipped with the package, one folder per preset."""
+_FLOAT32_BELOW = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedWeights:
+    """A frozen network with its tables and identity."""
+
+    network: S2vcNetwork
+    tables: dict[str, CdfTables]
+    sha256: str
+    notes: dict[str, Any]
+
+    @property
+    def model_id(self) -> str:
+        """Preset and the first digits of the weights' digest."""
+        return f"{self.network.config.preset}-{self.sha256[:12]}"
+
+
+def save_weights(directory: Path, network: S2vcNetwork, notes: dict[str, Any]) -> str:
+    """Freeze a trained network into ``directory``; returns the weights' SHA-256.
+
+    Raises:
+        WeightsError: a prior cannot be made exact.
+    """
+    tensors: dict[str, Tensor] = {}
+    integer = set[str]()
+    for kind, prior in network.priors().items():
+        values = {**prior.quantise(), **build_tables(prior).to_tensors()}
+        tensors |= {f"{kind}/{k}": v.contiguous() for k, v in values.items()}
+        integer |= {f"{kind}_prior.{n}.{k}" for n in prior.layers() for k in ("weight", "bias")}
+    for name, value in network.state_dict().items():
+        if name not in integer:
+            dtype = torch.float32 if value.numel() <= _FLOAT32_BELOW else torch.float16
+            tensors[f"float/{name}"] = value.detach().to("cpu", dtype).contiguous()
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "model.safetensors"
+    save_file(tensors, str(path.with_suffix(".tmp")))
+    path.with_suffix(".tmp").replace(path)
+    config = {"format": FORMAT, "codec": network.config.to_dict(), "notes": notes}
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return _digest(path)
+
+
+def load_weights(model: str | Path) -> LoadedWeights:
+    """Load a packaged preset by name, or a directory written by :func:`save_weights`, frozen, on the CPU.
+
+    Raises:
+        WeightsError: nothing there, damaged, of another format, or failing the overflow proof.
+    """
+    directory = PACKAGED / str(model) if (PACKAGED / str(model)).is_dir() else Path(model)
+    path = directory / "model.safetensors"
+    if not path.is_file():
+        names = ", ".join(sorted(p.name for p in PACKAGED.iterdir() if p.is_dir())) if PACKAGED.is_dir() else "none"
+        raise WeightsError(f"no model {str(model)!r}: give a packaged preset ({names}) or a directory with weights")
+    try:
+        raw = json.loads((directory / "config.json").read_text())
+        if raw["format"] != FORMAT:
+            raise WeightsError(f"{directory}: weights format {raw['format']}, this version reads {FORMAT}")
+        config = CodecConfig.from_dict(raw["codec"])
+        tensors = load_file(str(path))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise WeightsError(f"{directory} does not hold usable weights: {error}") from error
+    network = S2vcNetwork(config)
+    floats = {k.removeprefix("float/"): v.float() for k, v in tensors.items() if k.startswith("float/")}
+    missing, unexpected = network.load_state_dict(floats, strict=False)
+    layers = {f"{kind}_prior.{n}" for kind, p in network.priors().items() for n in p.layers()}
+    absent = [k for k in missing if k.rpartition(".")[0] not in layers]
+    if absent or unexpected:
+        raise WeightsError(f"{directory} does not fit its config: missing {absent[:3]}, unexpected {unexpected[:3]}")
+    tables = {}
+    for kind, prior in network.priors().items():
+        values = {k.removeprefix(f"{kind}/"): v for k, v in tensors.items() if k.startswith(f"{kind}/")}
+        prior.load_integers(values)
+        tables[kind] = CdfTables.from_tensors(values, SCALES + config.hyper)
+    return LoadedWeights(network.eval().requires_grad_(False), tables, _digest(path), raw["notes"])
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
