@@ -86,7 +86,8 @@ class GuidedUNet(nn.Module):
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         self.unet = unet
-        shape, blocks = dict(unet.config), list(unet.down_blocks)
+        shape = dict(unet.config)
+        blocks: list[Any] = list(unet.down_blocks)
         widths, groups = shape["block_out_channels"][:GUIDED], shape["norm_num_groups"]
         self.fusions = nn.ModuleList([TemporalFusion(width, groups) for width in widths])
         for level, block in enumerate(blocks[:GUIDED]):
