@@ -1,7 +1,7 @@
 """Train ``small``: one stage or all, within a time budget, from scratch or from a checkpoint.
 
     python -m jobs.train --data clips/ photos/ --stages intra,pairs,streams --budget-minutes 25 --out runs/a
-    python -m jobs.train --data clips/ --init runs/a/checkpoint.safetensors --stages streams --budget-minutes 9 --out runs/b
+    python -m jobs.train --data clips/ --init runs/a/checkpoint.safetensors --stages streams --out runs/b
     python -m jobs.train --init runs/b/checkpoint.safetensors --export weights/mine
 """
 
@@ -12,6 +12,7 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -68,7 +69,7 @@ def chosen_stages(names: str, overrides: list[str]) -> list[Stage]:
         if name not in stages:
             raise SystemExit(f"--set {item}: stage {name!r} is not among {', '.join(stages)}")
         kind = type(getattr(stages[name], key))
-        value = tuple(float(v) for v in text.split(":")) if kind is tuple else kind(float(text))
+        value: Any = tuple(float(v) for v in text.split(":")) if kind is tuple else kind(float(text))
         stages[name] = dataclasses.replace(stages[name], **{key: value})
     return list(stages.values())
 

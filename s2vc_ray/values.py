@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
 
     from s2vc_model.bitstream import EncodedGop
 
@@ -87,10 +88,10 @@ class GopCodec(Protocol):
     model_id: str
     weights_sha256: str
 
-    def encode_gops(self, gops: Sequence[np.ndarray], q: int) -> list[EncodedGop]:
+    def encode_gops(self, gops: Sequence[npt.NDArray[np.uint8]], q: int) -> list[EncodedGop]:
         """Code each GOP at quality index ``q`` (0..63)."""
         ...
 
-    def decode_gops(self, gops: Sequence[EncodedGop]) -> list[np.ndarray]:
+    def decode_gops(self, gops: Sequence[EncodedGop]) -> list[npt.NDArray[np.uint8]]:
         """Decode each GOP to its frames."""
         ...

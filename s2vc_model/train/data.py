@@ -14,6 +14,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -85,14 +86,19 @@ class Bank:
         Random source, position, temporal stride, direction, mirror, 2x reduction and colour gain. One-frame draws
         use photos and clips alike, longer ones clips of enough frames.
         """
+
+        def chance(p: float) -> Tensor:
+            return torch.rand(batch, device=self.device) < p
+
+        def place(room: Tensor) -> Tensor:
+            return (torch.rand(batch, device=self.device) * room).long()
+
         fits = (self.count >= frames) & (torch.minimum(self.height, self.width) >= size)
         weight = self.weight * fits * (self.photo_boost if frames == 1 else 1.0)
         pick = torch.multinomial(weight, batch, True)
         n, h, w, start = self.count[pick], self.height[pick], self.width[pick], self.start[pick]
-        chance = lambda p: torch.rand(batch, device=self.device) < p  # noqa: E731
         stride = torch.where(chance(0.25) & (n > 2 * frames), 2, 1)
         shrink = torch.where(chance(0.4) & (torch.minimum(h, w) >= 2 * size), 2, 1)
-        place = lambda room: (torch.rand(batch, device=self.device) * room).long()  # noqa: E731
         t0, y0, x0 = place(n - (frames - 1) * stride), place(h - size * shrink + 1), place(w - size * shrink + 1)
         ticks = torch.arange(frames, device=self.device)[None]
         ticks = torch.where(chance(0.3)[:, None], frames - 1 - ticks, ticks)
@@ -132,10 +138,10 @@ def _trust(now: Tensor, then: Tensor, motion: Tensor) -> Tensor:
     return ((still - moved) / (still + 0.01)).clamp(0.05, 1)
 
 
-def _load(path: Path, config: BankConfig) -> tuple[np.ndarray, float] | str:
+def _load(path: Path, config: BankConfig) -> tuple[npt.NDArray[np.uint8], float] | str:
     """Frames (N, H, W, 3) uint8 and a sampling weight, or why the file is left out."""
     photo = path.suffix.lower() in PHOTOS
-    frames: list[np.ndarray] = []
+    frames: list[npt.NDArray[np.uint8]] = []
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -143,7 +149,8 @@ def _load(path: Path, config: BankConfig) -> tuple[np.ndarray, float] | str:
                 side = config.photo_side if photo else config.clip_side
                 scale = min(1.0, side / min(frame.height, frame.width))
                 h, w = int(frame.height * scale) // 8 * 8, int(frame.width * scale) // 8 * 8
-                frames.append(frame.to_ndarray(format="rgb24", width=w, height=h, interpolation="AREA"))
+                rgb = frame.to_ndarray(format="rgb24", width=w, height=h, interpolation="AREA")
+                frames.append(np.asarray(rgb, np.uint8))
                 if len(frames) >= (1 if photo else config.max_frames):
                     break
     except (av.FFmpegError, IndexError) as error:

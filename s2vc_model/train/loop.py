@@ -68,7 +68,9 @@ class Trainer:
         log: receives one dict per ``log_every`` steps.
     """
 
-    def __init__(self, net: S2vcNetwork, bank: Bank, config: RunConfig, log: Callable[[dict[str, object]], None]) -> None:
+    def __init__(
+        self, net: S2vcNetwork, bank: Bank, config: RunConfig, log: Callable[[dict[str, object]], None]
+    ) -> None:
         torch.manual_seed(config.seed)
         self.net, self.bank, self.config, self.log = net, bank, config, log
         self.device = bank.device
@@ -110,9 +112,8 @@ class Trainer:
         batch: Batch | None = None
         chunk = 0
         while clock.running():
-            only_intra = chunk == 0 and intra is not main and float(torch.rand(())) < stage.intra_share * stage.chunks / (
-                1 + stage.intra_share * (stage.chunks - 1)
-            )
+            share = stage.intra_share * stage.chunks / (1 + stage.intra_share * (stage.chunks - 1))
+            only_intra = chunk == 0 and intra is not main and float(torch.rand(())) < share
             step = intra if only_intra else main
             if only_intra or chunk == 0:
                 shape = step.stage
@@ -170,7 +171,10 @@ class _Clock:
             return
         now = self.trainer.elapsed()
         low, high = report["q"] < 16, report["q"] >= 48
-        pick = lambda name, mask: round(report[name][mask].mean().item(), 4) if bool(mask.any()) else None  # noqa: E731
+
+        def pick(name: str, mask: Tensor) -> float | None:
+            return round(report[name][mask].mean().item(), 4) if bool(mask.any()) else None
+
         span = now - self.marked
         entry: dict[str, object] = {
             "stage": self.stage.name, "step": self.here, "frames": shape.frames, "seconds": round(now, 1),

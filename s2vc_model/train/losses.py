@@ -24,7 +24,7 @@ class Perceptual(nn.Module):
     def __init__(self, device: torch.device) -> None:
         super().__init__()
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self.lpips = LpipsVgg().to(device=device, dtype=self.dtype, memory_format=torch.channels_last)
+        self.lpips = LpipsVgg().to(device, self.dtype).to(memory_format=torch.channels_last)
         self.lpips.requires_grad_(False)
 
     def forward(self, decoded: Tensor, target: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def coded(
     z = hyper(y).float()
     bits = laplace_bits(_noisy(z) - prior.z_mean[:, None, None], torch.exp(prior.z_log_scale)[:, None, None] + 0.03)
     total = bits.sum((1, 2, 3))
-    h = prior.hyper(round_through(z).to(y.dtype))
+    h = prior.hyper(round_through(z).to(y.dtype), (y.shape[2], y.shape[3]))
     hidden, raw = prior.first(h, state, q)
     scale = prior.scales(q)
     octaves = torch.log2(scale)

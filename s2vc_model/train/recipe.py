@@ -56,7 +56,8 @@ INTRA_SHAPE = Stage("intra-share", 0, 1, 1, 128, 64)
 """Shape of the intra-only steps inside other stages."""
 
 RECIPE: dict[str, Stage] = {
-    # Learn to reconstruct, then to spend few bits on it. Stop rule: intra LPIPS at fixed bpp gains < 3 % per 1000 steps.
+    # Learn to reconstruct, then to spend few bits on it.
+    # Stop rule: intra LPIPS at fixed bpp gains < 3 % per 1000 steps.
     "intra": Stage(
         "intra", 20000, 1, 1, 128, 64, ramp=(0.01, 300, 4000), perceptual_after=600, motion_weight=0.0
     ),

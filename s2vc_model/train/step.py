@@ -6,6 +6,8 @@ step to step (frames, qualities, rate ramp, learning rate) lives in tensors the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -51,7 +53,7 @@ class Optimiser:
 
     def step(self, loss: Tensor) -> Tensor:
         """Backward, clip to norm 1, update; returns the norm before clipping."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.params, 1.0, foreach=True)
         self.skip.copy_((~torch.isfinite(norm)).float())
         self.skipped.add_(self.skip)
@@ -67,12 +69,17 @@ class ChunkStep:
         perceptual: the shared LPIPS module.
     """
 
-    def __init__(self, stage: Stage, weights: Weights, net: S2vcNetwork, opt: Optimiser, perceptual: Perceptual) -> None:
+    def __init__(
+        self, stage: Stage, weights: Weights, net: S2vcNetwork, opt: Optimiser, perceptual: Perceptual
+    ) -> None:
         self.stage, self.weights, self.net, self.opt, self.perceptual = stage, weights, net, opt, perceptual
         device = opt.params[0].device
         self.cuda = device.type == "cuda"
         b, t, s = stage.batch, stage.frames, stage.size
-        zeros = lambda *shape: torch.zeros(*shape, device=device)  # noqa: E731
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, device=device)
+
         layout = torch.channels_last
         self.x = [zeros(b, 3, s, s).contiguous(memory_format=layout) for _ in range(t)]
         self.motion, self.trust = zeros(b, t, 2, s // 16, s // 16), zeros(b, t, 1, s // 16, s // 16)
@@ -180,7 +187,7 @@ def _tensors(state: GopState) -> list[Tensor]:
     return [b.feature, b.picture, b.flow, state.prior, *d.features, d.picture]
 
 
-def _map(state: GopState, fn) -> GopState:  # type: ignore[no-untyped-def]
+def _map(state: GopState, fn: Callable[[Tensor], Tensor]) -> GopState:
     assert state.diffusion is not None
     b, d = state.buffer, state.diffusion
     buffer = FeatureBuffer(fn(b.feature), fn(b.picture), fn(b.flow))
