@@ -27,7 +27,7 @@ from s2vc_model.transforms import InterTransform, IntraTransform
 from s2vc_model.weight_files import LoadedWeights, load_weights
 
 Frames = npt.NDArray[np.uint8]
-GRID = 64
+GRID = 32
 """Frames are padded to multiples of this many pixels, by repeating their edges."""
 
 
@@ -44,7 +44,7 @@ class S2vcCodec:
     def __init__(self, weights: LoadedWeights, device: torch.device) -> None:
         self.model_id, self.weights_sha256 = weights.model_id, weights.sha256
         self.preset, self.device = weights.network.config.preset, device
-        self._net = weights.network.to(device=device, memory_format=torch.channels_last)
+        self._net = weights.network.to(device).to(memory_format=torch.channels_last)
         self._coders = {kind: Coder(tables) for kind, tables in weights.tables.items()}
         self._half = device.type == "cuda"
 
@@ -113,7 +113,7 @@ class S2vcCodec:
         order = sorted(range(len(gops)), key=lambda i: -gops[i].frames)
         rows, cols = _padded(height) // 16, _padded(width) // 16
         config = self._net.config
-        most = config.latent * rows * cols + config.hyper * (rows // 4) * (cols // 4)
+        most = (config.latent + config.hyper) * rows * cols
         work = [_Reading(gops[i], most) for i in order]
         state: GopState | None = None
         for t in range(work[0].gop.frames):

@@ -26,6 +26,7 @@ from s2vc_model.layers import (
     Res,
     Up,
     conv,
+    pad_to,
     pixel_shuffle,
     pixel_unshuffle,
     resize_flow,
@@ -56,7 +57,8 @@ class Generator(Protocol):
 def one_step_alphas(timestep: int) -> tuple[float, float]:
     """(alpha, sigma) of diffusers' Stable Diffusion noise schedule at ``timestep`` (0..999)."""
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    signal = float(scheduler.alphas_cumprod[timestep])
+    cumulative: Tensor = scheduler.alphas_cumprod  # type: ignore[attr-defined]  # set in its constructor
+    signal = float(cumulative[timestep])
     return signal**0.5, (1 - signal) ** 0.5
 
 
@@ -70,8 +72,8 @@ class SemanticHead(nn.Module):
         )
 
     def forward(self, f: Tensor) -> Tensor:
-        """(B, C, H/8, W/8) -> (B, H*W/4096, T)."""
-        t = self.steps(f)
+        """(B, C, H/8, W/8) -> (B, ceil(H/64) * ceil(W/64), T)."""
+        t: Tensor = self.steps(pad_to(f, 8))
         return t.permute(0, 2, 3, 1).reshape(t.shape[0], -1, t.shape[1])
 
 
@@ -82,7 +84,7 @@ class OneStepUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def __init__(
         self, feature: int = 128, widths: tuple[int, int, int] = (128, 192, 256), tokens: int = 192, sample: int = 128
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         a, b, c = widths
         self.enter = conv(feature, a, 3)
         self.pixels = conv(3 * PATCH**2, a, gain=0.1)
@@ -133,7 +135,7 @@ class PixelDecoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @register_to_config
     def __init__(self, sample: int = 128, quarter: int = 64, half: int = 32) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.eighth = nn.Sequential(Res(sample), Res(sample))
         self.rest = nn.Sequential(Up(sample, quarter), Res(quarter), Res(quarter), Up(quarter, half), Res(half))
         self.out = conv(half, 12, 3, 0.2)

@@ -31,12 +31,14 @@ MAX_SHIFT = 20
 def round_through(x: Tensor) -> Tensor:
     """Round half to even; the gradient passes unchanged."""
     if not torch.is_grad_enabled():
-        return torch.round(x)
+        return x.round()
     return x + (torch.round(x) - x).detach()
 
 
 def requantise(x: Tensor, low: int = -ACTIVATION_MAX) -> Tensor:
-    """Round to an activation in [low, 127]."""
+    """Round to an activation in [low, 127]. May reuse ``x``'s memory when no gradient is wanted."""
+    if not torch.is_grad_enabled():
+        return x.round_().clamp_(low, ACTIVATION_MAX)
     return round_through(x).clamp(low, ACTIVATION_MAX)
 
 
@@ -67,7 +69,7 @@ class IntConv(nn.Module):
         pad = self.kernel // 2
         if not self.frozen:
             return F.conv2d(x, self.weight, self.bias * STEPS, padding=pad) * (1 << self.fine)
-        return (F.conv2d(x, self.w_int, padding=pad) + self.b_int) * self.scale
+        return F.conv2d(x, self.w_int, self.b_int, padding=pad).mul_(self.scale)
 
     @torch.no_grad()
     def quantise(self) -> dict[str, Tensor]:
@@ -111,7 +113,7 @@ class IntConv(nn.Module):
         dev = self.weight.device
         layout = torch.channels_last
         self.register_buffer("w_int", wi.float().to(dev).contiguous(memory_format=layout), persistent=False)
-        self.register_buffer("b_int", bi.float().to(dev).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("b_int", bi.float().to(dev), persistent=False)
         self.register_buffer("scale", step.float().to(dev).view(1, -1, 1, 1), persistent=False)
         self.frozen = True
 

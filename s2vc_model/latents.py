@@ -38,7 +38,7 @@ class FrameEncoder:
 
         Args:
             y: (B, Y, h, w) float32, in its own unit.
-            z: (B, Z, h/4, w/4) float32.
+            z: (B, Z, ceil(h/4), ceil(w/4)) float32.
             q: quality indexes (B,).
             state: the temporal prior's state, or ``None``.
 
@@ -49,7 +49,7 @@ class FrameEncoder:
             prior = self.prior
             symbols = torch.round(z).clamp(-HYPER_MAX, HYPER_MAX)
             target = y * prior.quantiser(q)
-            first = checkerboard(y.shape[1], *y.shape[2:], y.device)
+            first = checkerboard(y.shape[1], y.shape[2], y.shape[3], y.device)
             blocks = [[block] for block in hyper_blocks(symbols)]
 
             def choose(mean: Tensor, index: Tensor, where: Tensor) -> Tensor:
@@ -81,9 +81,10 @@ class FrameDecoder:
         with torch.autocast(device.type, enabled=False):
             h, w = size
             channels = len(self.coder.cdf) - SCALES
-            rows = hyper_rows(channels, (h // 4) * (w // 4))
+            below, across = -(-h // 4), -(-w // 4)
+            rows = hyper_rows(channels, below * across)
             read = [[stream.take(rows, self.coder)] for stream in streams]
-            hyper = np.stack([blocks[0] for blocks in read]).reshape(len(streams), channels, h // 4, w // 4)
+            hyper = np.stack([blocks[0] for blocks in read]).reshape(len(streams), channels, below, across)
             symbols = torch.from_numpy(hyper).to(device).float()
             first = checkerboard(self.prior.latent, h, w, device)
 
@@ -110,7 +111,7 @@ def two_passes(
     Returns:
         The dequantised latent in its own unit (float), and the temporal prior's next state.
     """
-    features = prior.hyper(hyper)
+    features = prior.hyper(hyper, (first.shape[2], first.shape[3]))
     hidden, raw = prior.first(features, state, q)
     mean, index = prior.distribution(raw, q)
     fixed = torch.where(first, residuals(mean, index, first) * STEPS + mean, torch.zeros_like(mean))

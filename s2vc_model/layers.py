@@ -55,8 +55,8 @@ class Mix(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
-        out: Tensor = x + self.b(activate(self.a(x)))
-        return out
+        out: Tensor = self.b(activate(self.a(x)))
+        return out.add_(x)
 
 
 class Res(nn.Module):
@@ -71,8 +71,8 @@ class Res(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, cin, H, W) -> (B, cout, H, W)."""
-        out: Tensor = self.skip(x) + self.b(activate(self.a(x)))
-        return out
+        out: Tensor = self.b(activate(self.a(x)))
+        return out.add_(self.skip(x))
 
 
 class Up(nn.Module):
@@ -128,6 +128,13 @@ class CrossAttention(nn.Module):
         seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, h * w, c)
         out: Tensor = x + self.out(seen).view(b, h, w, c).permute(0, 3, 1, 2)
         return out
+
+
+def pad_to(x: Tensor, multiple: int) -> Tensor:
+    """(B, C, H, W) with its right and lower edges repeated until H and W are multiples of ``multiple``."""
+    h, w = x.shape[2:]
+    right, below = -w % multiple, -h % multiple
+    return F.pad(x, (0, right, 0, below), mode="replicate") if right or below else x
 
 
 def warp(x: Tensor, flow: Tensor) -> Tensor:

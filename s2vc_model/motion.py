@@ -1,8 +1,8 @@
 """Block motion search on source frames: the encoder's hint, never coded and never needed to decode.
 
-Two levels of exhaustive search over sums of absolute differences of luma, quarter scale then half scale with a
-parabolic sub-cell fit. The network sees the field, decides what of it is worth bits, and the decoder works from
-the flow it decodes.
+Three levels of exhaustive search over sums of absolute differences of luma: eighth, quarter and half scale, each around
+the vector of the level before, with a parabolic fit below the last cell. The network sees the field, decides what of it
+is worth bits, and the decoder works from the flow it decodes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from torch import Tensor
 
 BLOCK = 16
 """Block side in pixels; the field has one vector per block."""
-_COARSE = 8
-_FINE = 2
-_STAY = 0.004
-"""Cost per quarter-scale cell of displacement, which settles flat regions at rest."""
+LEVELS = ((8, 4), (4, 2), (2, 1))
+"""(reduction, search radius in cells) of each level: +-32, then +-8, then +-2 pixels."""
+_STAY = 0.002
+"""Cost per pixel of displacement at the first level, which settles flat regions at rest."""
 
 
 def luma(x: Tensor) -> Tensor:
@@ -25,56 +25,64 @@ def luma(x: Tensor) -> Tensor:
     return (0.299 * r + 0.587 * g + 0.114 * b)[:, None]
 
 
-def _argmin_2d(cost: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
-    side = 2 * radius + 1
-    best = cost.argmin(1, keepdim=True)
-    return best % side - radius, best // side - radius, best
-
-
-def _block_cost(cells: Tensor, block: int) -> Tensor:
-    """Mean over overlapping windows of twice the block's side: (N, K, h, w) -> (N, K, h/block, w/block)."""
-    half = block // 2
-    padded = F.pad(cells, (half, half, half, half), mode="replicate")
-    return F.avg_pool2d(padded, 2 * block, block)
-
-
 def block_motion(current: Tensor, previous: Tensor) -> Tensor:
     """Estimate where each block of ``current`` was in ``previous``.
 
     Args:
-        current, previous: luma (B, 1, H, W), any range, H and W multiples of 64.
+        current, previous: luma (B, 1, H, W) in [-1, 1], H and W multiples of 16.
 
     Returns:
-        (B, 2, H/16, W/16) float displacement (dx, dy) in pixels, within about +-36: current[p] ~ previous[p + d].
+        (B, 2, H/16, W/16) float displacement (dx, dy) in pixels, within about +-43: current[p] ~ previous[p + d].
     """
     b, _, h, w = current.shape
-    c4, p4 = F.avg_pool2d(current, 4), F.avg_pool2d(previous, 4)
-    r, side = _COARSE, 2 * _COARSE + 1
-    padded = F.pad(p4, (r, r, r, r), mode="replicate")
-    windows = padded.unfold(2, h // 4, 1).unfold(3, w // 4, 1).reshape(b, side * side, h // 4, w // 4)
-    cost = _block_cost((c4 - windows).abs(), BLOCK // 4)
-    steps = torch.arange(-r, r + 1, device=current.device)
-    cost = cost + _STAY * (steps.abs()[None, :] + steps.abs()[:, None]).reshape(1, -1, 1, 1)
-    dx, dy, _ = _argmin_2d(cost, r)
+    found = torch.zeros(b, 2, h // BLOCK, w // BLOCK, dtype=torch.long, device=current.device)
+    for reduction, radius in LEVELS:
+        now, then = F.avg_pool2d(current, reduction), F.avg_pool2d(previous, reduction)
+        cells = BLOCK // reduction
+        cost = _costs(now, then, found, radius, cells)
+        if reduction == LEVELS[0][0]:
+            steps = torch.arange(-radius, radius + 1, device=current.device).abs() * reduction
+            cost = cost + _STAY * (steps[None, :] + steps[:, None]).reshape(1, -1, 1, 1)
+        side = 2 * radius + 1
+        best = cost.argmin(1, keepdim=True)
+        dx, dy = best % side - radius, best // side - radius
+        found = found + torch.cat((dx, dy), 1)
+        if reduction != LEVELS[-1][0]:
+            found = found * 2
+    sub_x = _parabola(cost, best, 1, dx.abs() < radius)
+    sub_y = _parabola(cost, best, side, dy.abs() < radius)
+    return (found + torch.cat((sub_x, sub_y), 1)) * LEVELS[-1][0]
 
-    c2, p2 = F.avg_pool2d(current, 2), F.avg_pool2d(previous, 2)
-    r, side = _FINE, 2 * _FINE + 1
-    reach = 2 * _COARSE + _FINE
-    padded = F.pad(p2, (reach, reach, reach, reach), mode="replicate")
-    hp, wp = padded.shape[2:]
-    base_x = dx.repeat_interleave(8, 2).repeat_interleave(8, 3) * 2 + reach
-    base_y = dy.repeat_interleave(8, 2).repeat_interleave(8, 3) * 2 + reach
-    gx = torch.arange(w // 2, device=current.device)
-    gy = torch.arange(h // 2, device=current.device)[:, None]
-    steps = torch.arange(-r, r + 1, device=current.device)
-    off = (steps[:, None] * wp + steps[None, :]).reshape(1, -1, 1, 1)
-    at = (base_y + gy) * wp + base_x + gx + off
-    taken = padded.reshape(b, 1, hp * wp).expand(b, side * side, -1).gather(2, at.reshape(b, side * side, -1))
-    cost = _block_cost((c2 - taken.view(b, side * side, h // 2, w // 2)).abs(), BLOCK // 2)
-    fx, fy, best = _argmin_2d(cost, r)
-    sub_x = _parabola(cost, best, 1, fx.abs() < r)
-    sub_y = _parabola(cost, best, side, fy.abs() < r)
-    return torch.cat((4.0 * dx + 2.0 * (fx + sub_x), 4.0 * dy + 2.0 * (fy + sub_y)), 1)
+
+def _costs(now: Tensor, then: Tensor, around: Tensor, radius: int, cells: int) -> Tensor:
+    """Mean absolute differences of each block over the candidates around its vector: (B, K, blocks)."""
+    b, _, h, w = now.shape
+    reach = _reach(cells) + radius
+    padded = F.pad(then, (reach, reach, reach, reach), mode="replicate")
+    wp = padded.shape[3]
+    x0 = torch.arange(w, device=now.device) + reach
+    y0 = (torch.arange(h, device=now.device) + reach)[:, None]
+    spread = around.repeat_interleave(cells, 2).repeat_interleave(cells, 3)
+    base = ((spread[:, 1:] + y0) * wp + spread[:, :1] + x0).reshape(b, -1)
+    flat = padded.reshape(b, -1)
+    target = now.reshape(b, -1)
+    steps = range(-radius, radius + 1)
+    differences = [(flat.gather(1, base + dy * wp + dx) - target).abs() for dy in steps for dx in steps]
+    return _block_mean(torch.stack(differences, 1).view(b, -1, h, w), cells)
+
+
+def _reach(cells: int) -> int:
+    """Largest vector, in cells of this level, that the levels before can have found."""
+    reduction = BLOCK // cells
+    return sum(radius * (before // reduction) for before, radius in LEVELS if before > reduction)
+
+
+def _block_mean(cells: Tensor, block: int) -> Tensor:
+    """Mean over each block and half its neighbours: (B, K, h, w) -> (B, K, h/block, w/block)."""
+    half = block // 2
+    small = F.avg_pool2d(cells, half)
+    padded = F.pad(small, (1, 1, 1, 1), mode="replicate")
+    return F.avg_pool2d(padded, 4, 2)
 
 
 def _parabola(cost: Tensor, best: Tensor, stride: int, inside: Tensor) -> Tensor:

@@ -14,7 +14,9 @@ index enters through integer tables, so no float value ever decides a probabilit
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -113,13 +115,14 @@ class Prior(nn.Module):
             return self.tables.bias[q][:, :, None, None]
         return self._between_knots(self.quality_bias, q)[:, :, None, None] * STEPS
 
-    def hyper(self, z: Tensor) -> Tensor:
-        """Integer hyper-latents (B, Z, h, w) -> activations (B, P, 4h, 4w)."""
+    def hyper(self, z: Tensor, size: tuple[int, int]) -> Tensor:
+        """Integer hyper-latents (B, Z, h, w) -> activations (B, P, *size), at most 4h x 4w."""
         h = rectify(self.h_in(requantise(z * STEPS)))
         h = requantise(pixel_shuffle(self.h_up1(h), 2))
         h = requantise(h + round_through(self.h_b1(rectify(self.h_a1(h)))))
         h = requantise(pixel_shuffle(self.h_up2(h), 2))
-        return requantise(h + round_through(self.h_b2(rectify(self.h_a2(h)))))
+        h = h + round_through(self.h_b2(rectify(self.h_a2(h))))
+        return requantise(h[:, :, : size[0], : size[1]])
 
     def first(self, hyper: Tensor, state: Tensor | None, q: Tensor) -> tuple[Tensor, Tensor]:
         """Pass 0: (hidden activations (B, 2P, ...), raw means and log2 scales (B, 2Y, ...) in 1/256)."""
@@ -131,7 +134,8 @@ class Prior(nn.Module):
     def second(self, half: Tensor, hidden: Tensor) -> Tensor:
         """Pass 1, given pass 0's latents as activations (zero elsewhere): raw means and log2 scales."""
         seen = torch.cat((rectify(self.s_a(half)), hidden), 1)
-        return self.s_out(rectify(self.s_b(seen)))
+        raw: Tensor = self.s_out(rectify(self.s_b(seen)))
+        return raw
 
     def advance(self, y: Tensor, state: Tensor | None) -> Tensor:
         """The temporal prior's next state (B, P, ...) from this frame's latents as activations."""
@@ -208,8 +212,8 @@ class Prior(nn.Module):
         for layer in self.layers().values():
             layer.frozen = False
 
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        module = super()._apply(fn, recurse)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        module: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.tables is not None:
             t = self.tables
             self.tables = QualityTables(fn(t.scale), fn(t.inverse), fn(t.offset), fn(t.bias))

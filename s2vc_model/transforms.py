@@ -14,7 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from s2vc_model.config import CodecConfig
-from s2vc_model.layers import Down, Mix, Up, activate, conv, pixel_shuffle, pixel_unshuffle, resize_flow, trunk, warp
+from s2vc_model.layers import (
+    Down,
+    Mix,
+    Up,
+    activate,
+    conv,
+    pad_to,
+    pixel_shuffle,
+    pixel_unshuffle,
+    resize_flow,
+    trunk,
+    warp,
+)
 from s2vc_model.state import FeatureBuffer
 
 PATCH = 8
@@ -52,8 +64,8 @@ class HyperAnalysis(nn.Module):
         self.b, self.down2 = Mix(p), Down(p, config.hyper)
 
     def forward(self, y: Tensor) -> Tensor:
-        """(B, Y, h, w), h and w multiples of 4 -> (B, Z, h/4, w/4)."""
-        z: Tensor = self.down2(self.b(self.down1(self.a(y)))) * 2
+        """(B, Y, h, w) -> (B, Z, ceil(h/4), ceil(w/4))."""
+        z: Tensor = self.down2(self.b(self.down1(self.a(pad_to(y, 4))))) * 2
         return z
 
 
