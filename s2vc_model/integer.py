@@ -98,8 +98,10 @@ class IntConv(nn.Module):
         """Freeze the layer to given integers, after proving that no sum can overflow.
 
         Raises:
-            WeightsError: shapes differ from the layer's, or the overflow proof fails.
+            WeightsError: not integers, shapes differ from the layer's, or the overflow proof fails.
         """
+        if any(v.is_floating_point() for v in values.values()):
+            raise WeightsError("integer layer: stored values are not integers")
         wi, bi, shift = values["weight"].double(), values["bias"].double(), values["shift"].long()
         if wi.shape != self.weight.shape or bi.shape != self.bias.shape or shift.shape != bi.shape:
             raise WeightsError(f"integer layer: shape {tuple(wi.shape)}, expected {tuple(self.weight.shape)}")

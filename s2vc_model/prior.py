@@ -202,6 +202,9 @@ class Prior(nn.Module):
             raise WeightsError(f"the weights lack the integer tensor {error}") from error
         bounds = {"scale": (32, 4095), "inverse": (1, 1024), "offset": (-(2**16), 2**16), "bias": (-1024, 1024)}
         for name, (low, high) in bounds.items():
+            width = self.quality_bias.shape[1] if name == "bias" else self.latent
+            if raw[name].shape != (QUALITIES, width) or raw[name].is_floating_point():
+                raise WeightsError(f"quality table {name!r} is not {QUALITIES} x {width} integers")
             if bool((raw[name] < low).any()) or bool((raw[name] > high).any()):
                 raise WeightsError(f"quality table {name!r} leaves {low}..{high}")
         self.tables = QualityTables(**{k: v.float().to(device) for k, v in raw.items()})

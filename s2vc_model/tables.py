@@ -21,6 +21,7 @@ PRECISION = 16
 _TOTAL = 1 << PRECISION
 _TAIL = 2.0**-12
 _MAX_REACH = 255
+_MAX_OFFSET = 1 << 12
 
 IntArray = npt.NDArray[np.int32]
 
@@ -52,14 +53,18 @@ class CdfTables:
         """Read from a weights file and check every row.
 
         Raises:
-            WeightsError: a table is missing, or is not a strictly rising count to 65536.
+            WeightsError: a table is missing, out of range, or not a strictly rising count to 65536.
         """
         try:
             cdf, length, offset = (tensors[f"cdf.{k}"].numpy() for k in ("values", "length", "offset"))
         except KeyError as error:
             raise WeightsError(f"the weights lack the table {error}") from error
-        if cdf.shape[0] != rows or length.shape != (rows,) or offset.shape != (rows,):
-            raise WeightsError(f"{cdf.shape[0]} CDF tables stored, {rows} expected")
+        if any(t.dtype.kind != "i" for t in (cdf, length, offset)):
+            raise WeightsError("CDF tables are not stored as integers")
+        if cdf.ndim != 2 or cdf.shape[0] != rows or length.shape != (rows,) or offset.shape != (rows,):
+            raise WeightsError(f"CDF tables of shape {cdf.shape} stored, {rows} rows expected")
+        if (np.abs(offset.astype(np.int64)) > _MAX_OFFSET).any():
+            raise WeightsError("a CDF table's first symbol is out of range")
         for row, used in zip(cdf, length, strict=True):
             counts = row[:used]
             if used < 3 or used > row.size or counts[0] != 0 or counts[-1] != _TOTAL or (np.diff(counts) < 1).any():

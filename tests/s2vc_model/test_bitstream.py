@@ -1,0 +1,101 @@
+"""The GOP payload: exact round trip, and damage that ends in BitstreamError or in another value, never otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s2vc_model.bitstream import MAX_FRAMES, MAX_SIDE, EncodedGop
+from s2vc_model.errors import BitstreamError
+
+GOP = EncodedGop(352, 288, 3, 40, b"intra stream", b"inter stream of two frames", b"\x01\x80\xff", 0xDEADBEEF)
+
+
+@st.composite
+def gops(draw: st.DrawFn) -> EncodedGop:
+    """Any value the layout can hold."""
+    frames = draw(st.integers(1, 300))
+    return EncodedGop(
+        width=draw(st.integers(1, MAX_SIDE)),
+        height=draw(st.integers(1, MAX_SIDE)),
+        frames=frames,
+        q=draw(st.integers(0, 63)),
+        intra=draw(st.binary(max_size=300)),
+        inter=draw(st.binary(max_size=300)),
+        checks=draw(st.binary(min_size=frames, max_size=frames)),
+        symbol_crc=draw(st.integers(0, 2**32 - 1)),
+    )
+
+
+@given(gops())
+def test_round_trip(gop: EncodedGop) -> None:
+    payload = gop.to_payload()
+    assert EncodedGop.from_payload(payload) == gop
+    assert gop.bits_i + gop.bits_p == 8 * len(payload)
+    assert gop.bits_p == 8 * len(gop.inter)
+
+
+def test_layout_is_the_documented_one() -> None:
+    expected = bytes.fromhex("6001 2001 28 03 0c efbeadde 0180ff") + GOP.intra + GOP.inter
+    assert GOP.to_payload() == expected
+
+
+def test_longest_gop_round_trips() -> None:
+    gop = dataclasses.replace(GOP, frames=MAX_FRAMES, checks=bytes(MAX_FRAMES))
+    assert EncodedGop.from_payload(gop.to_payload()) == gop
+
+
+def parses_to_another(payload: bytes) -> bool:
+    try:
+        return EncodedGop.from_payload(payload) != GOP
+    except BitstreamError:
+        return True
+
+
+def test_every_truncation_is_an_error_or_another_value() -> None:
+    payload = GOP.to_payload()
+    assert all(parses_to_another(payload[:n]) for n in range(len(payload)))
+    intra_end = len(payload) - len(GOP.inter)
+    for n in range(intra_end):
+        with pytest.raises(BitstreamError):
+            EncodedGop.from_payload(payload[:n])
+
+
+def test_every_bit_flip_is_an_error_or_another_value() -> None:
+    payload = GOP.to_payload()
+    for bit in range(8 * len(payload)):
+        damaged = bytearray(payload)
+        damaged[bit // 8] ^= 1 << bit % 8
+        assert parses_to_another(bytes(damaged)), f"bit {bit} does not matter"
+
+
+@given(st.binary(max_size=64))
+def test_garbage_parses_or_raises_one_error(garbage: bytes) -> None:
+    try:
+        gop = EncodedGop.from_payload(garbage)
+    except BitstreamError:
+        return
+    assert len(gop.checks) == gop.frames
+    assert len(gop.intra) + len(gop.inter) <= len(garbage)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"width": 0}, {"height": 0}, {"q": 64}, {"frames": 0, "checks": b""}, {"frames": MAX_FRAMES + 1}],
+    ids=lambda change: next(iter(change)),
+)
+def test_implausible_headers_are_refused(change: dict[str, int]) -> None:
+    gop = dataclasses.replace(GOP, **change)  # type: ignore[arg-type]
+    with pytest.raises(BitstreamError, match="implausible"):
+        EncodedGop.from_payload(gop.to_payload() + bytes(MAX_FRAMES))
+
+
+def test_overlong_and_unfinished_varints_are_refused() -> None:
+    head = GOP.to_payload()[:5]
+    with pytest.raises(BitstreamError, match="over-long"):
+        EncodedGop.from_payload(head + b"\x80" * 6)
+    with pytest.raises(BitstreamError, match="inside a varint"):
+        EncodedGop.from_payload(head + b"\x80")
