@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source = cut(options.clip or packaged_clip(), options.out / "source.mp4", options.frames)
     config = JobConfig(quality=options.quality, metrics=MetricPolicy.parse(options.metrics))
     report = compress([str(source)], str(options.out / "archive"), config, reporter=Plain(console))
-    if report.failed:
+    if not report.clean:
         return 1
     archive = options.out / "archive" / "source.mp4.s2vc"
     decoded = options.out / "decoded.mp4"

@@ -1,8 +1,8 @@
 """The ``s2vc`` command. Parses, calls the same functions as ``jobs/``, prints; decides nothing.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done; 1 some sources
-failed, the others are done; 2 an option, source list or cluster the job cannot run with; 3 an archive or
-model that cannot be used; 4 a store or cluster that failed.
+failed or could be compressed only in part, the others are done; 2 an option, source list or cluster the job
+cannot run with; 3 an archive or model that cannot be used; 4 a store or cluster that failed.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def compress(
     metric: Annotated[
         list[str] | None, typer.Option(help=f"What to measure; repeatable. Default: {' '.join(METRICS)}.")
     ] = None,
-    batch: Annotated[int, typer.Option(help="GOPs of one video coded in lockstep.")] = 4,
+    batch: Annotated[int, typer.Option(help="GOPs of one video coded in lockstep; 0 chooses.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads per worker; 0 chooses.")] = 0,
     attempts: Annotated[int, typer.Option(help="Tries before a GOP's video is given up.")] = 3,
     passthrough: Annotated[bool, typer.Option(help="Carry audio, subtitles, attachments and tags.")] = True,
@@ -105,7 +105,7 @@ def compress(
         report = run(paths[:-1], paths[-1], config, reporter=reporter)
     if as_json:
         _print_json({**asdict(report), "failed": report.count("failed")})
-    if report.failed:
+    if not report.clean:
         raise typer.Exit(1)
 
 

@@ -116,7 +116,7 @@ def _header(video: PlannedVideo, job: JobContext) -> ArchiveHeader:
         sample_aspect=info.sample_aspect,
         average_rate=info.average_rate,
         last_duration=info.last_duration,
-        frames=info.frames,
+        frames=max(info.frames, info.frames_declared),
         gop_length=job.config.gop,
         q=job.config.quality,
         source_name=video.source.uri.rpartition("/")[2],

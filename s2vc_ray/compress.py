@@ -25,7 +25,7 @@ from s2vc_ray.manifest import Records, write_part
 from s2vc_ray.plan import PlannedVideo, PublishedVideo, VideoFailure, failure_of, plan_video
 from s2vc_ray.progress import Reporter, Silent
 from s2vc_ray.results import JobReport, VideoResult
-from s2vc_ray.rows import JobContext, Published, failure_row
+from s2vc_ray.rows import INCOMPLETE, JobContext, Published, failure_row, incompleteness
 from s2vc_ray.sources import Source, list_sources
 from s2vc_ray.staging import StagedGop, staging_key, unpack_staged
 from s2vc_ray.storage import Storage, open_storage
@@ -186,14 +186,15 @@ class _Run:
             self._reporter.gop_done(gop, resumed=True)
         self._close_if_settled(open_)
         left = [spec for spec in video.specs if spec.index not in done]
-        for at in range(0, len(left), self._job.config.batch):
+        size = self._job.config.batch_on(self._job.codec.device)
+        for at in range(0, len(left), size):
             if open_.failures:
                 # The video is lost already; what is staged stays for the next run.
                 for spec in left[at:]:
                     open_.failures.append(GopFailure(spec, "NotTried", "another GOP of this video failed", 0))
                 self._close_if_settled(open_)
                 return
-            yield GopBatch(tuple(left[at : at + self._job.config.batch]), video.staging)
+            yield GopBatch(tuple(left[at : at + size]), video.staging)
 
     def _staged(self, video: PlannedVideo, index: int) -> StagedGop:
         key = staging_key(video.staging, index)
@@ -224,7 +225,7 @@ class _Run:
     def _skip(self, video: PublishedVideo) -> None:
         key = video.source.archive_key
         try:
-            described = self._records.describes(
+            described = self._records.find(
                 video.source.video_id,
                 archive=key,
                 source_sha256=video.fixity.sha256,
@@ -233,7 +234,7 @@ class _Run:
         except Exception as error:  # one video's trouble, as in planning
             self._fail(failure_of(video.source, error, video.fixity))
             return
-        if not described:
+        if described is None:
             future = self._committers.submit(adopt, video, self._job, self._storage)
             self._commits[future] = (video, video.fixity.size)
             return
@@ -246,6 +247,8 @@ class _Run:
                 archive=key,
                 source_bytes=video.fixity.size,
                 archive_bytes=found.size if found else None,
+                error_class=described.error_class,
+                error=described.error,
             )
         )
 
@@ -257,11 +260,12 @@ class _Run:
                 self._fail(failure_of(video.source, error, video.fixity))
                 continue
             published, gops = future.result()
+            lacking = incompleteness(video.source, published.header, gops)
             self._finish(
                 VideoResult(
                     video.source.uri,
                     video.source.name,
-                    "ok",
+                    "partial" if lacking else "ok",
                     archive=published.key,
                     source_bytes=size,
                     archive_bytes=published.fixity.size,
@@ -270,6 +274,8 @@ class _Run:
                     frames_lost=published.header.frames - sum(gop.frames for gop in gops),
                     gops=len(gops),
                     pixels=sum(gop.frames * gop.width * gop.height for gop in gops),
+                    error_class=INCOMPLETE if lacking else None,
+                    error=lacking,
                 )
             )
 

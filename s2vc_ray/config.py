@@ -82,7 +82,8 @@ class JobConfig:
         workers: encoder actors; 0 is one per GPU, or one per ``threads`` CPU cores where there is no GPU.
         ray_address: a running cluster to join; None is the one this job was submitted to, else this machine.
         metrics: what is decoded again and measured while encoding.
-        batch: most GOPs of one video coded in lockstep; more is faster on a GPU and takes more memory.
+        batch: most GOPs of one video coded in lockstep; more is faster on a GPU and takes more memory. 0 is 4
+            on a GPU and 1 on a CPU.
         threads: CPU threads of each worker for video decoding and CPU inference; 0 chooses (1 without GPUs).
         attempts: how often a GOP that fails is tried before its video is given up.
         passthrough: carry audio, subtitles, attachments and metadata into the archive.
@@ -96,7 +97,7 @@ class JobConfig:
     workers: int = 0
     ray_address: str | None = None
     metrics: MetricPolicy = MetricPolicy()
-    batch: int = 4
+    batch: int = 0
     threads: int = 0
     attempts: int = 3
     passthrough: bool = True
@@ -105,7 +106,7 @@ class JobConfig:
         _in_range("gop", self.gop, 1, MAX_GOP)
         _in_range("quality", self.quality, 0, 63)
         _in_range("workers", self.workers, 0, 65536)
-        _in_range("batch", self.batch, 1, 256)
+        _in_range("batch", self.batch, 0, 256)
         _in_range("threads", self.threads, 0, 256)
         _in_range("attempts", self.attempts, 1, 100)
         _one_of("device", self.device, DEVICES)
@@ -132,6 +133,10 @@ class JobConfig:
             "weights": weights_sha256,
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+    def batch_on(self, device: str) -> int:
+        """GOPs in lockstep on a codec's ``device`` ("cpu", "cuda:0", ...)."""
+        return self.batch or (1 if device == "cpu" else 4)
 
     def to_json(self) -> str:
         """All options, for the manifest."""

@@ -107,9 +107,16 @@ def _frames(
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
     records, done = reader.gops(), 0
     while group := list(islice(records, batch)):
-        gops = codec.decode_gops([_payload(record, reader.header) for record in group])
-        for record, pictures in zip(group, gops, strict=True):
-            yield from zip(record.pts, pictures, strict=True)
+        gops = [_payload(record, reader.header) for record in group]
+        later: list[list[npt.NDArray[np.uint8]]] = [[] for _ in group]
+        for at, pictures in enumerate(codec.iter_decode(gops)):
+            for number, picture in pictures.items():
+                if number:
+                    later[number].append(picture)
+                else:
+                    yield group[0].pts[at], picture
+        for record, held in zip(group, later, strict=True):
+            yield from zip(record.pts, held, strict=record is not group[0])
             done += 1
             if on_gop is not None:
                 on_gop(done, len(reader))

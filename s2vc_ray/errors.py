@@ -1,17 +1,17 @@
 """The job's errors. Each message says what was wrong, where, and what to do.
 
-    S2vcError
-    ├── ConfigError         an option or environment the job cannot run with
-    ├── SourceError         a source that cannot be read as video
-    ├── ArchiveError        bytes that are not a usable .s2vc archive
-    │   ├── NotAnArchive
-    │   ├── UnsupportedVersion
-    │   ├── CorruptArchive      checksum or structure damaged
-    │   │   └── TruncatedArchive
-    │   └── WrongWeights        coded by another model than the one given
-    └── StorageError        a store that refused or failed
-        ├── ObjectMissing
-        └── ObjectExists
+S2vcError
+├── ConfigError         an option or environment the job cannot run with
+├── SourceError         a source that cannot be read as video
+├── ArchiveError        bytes that are not a usable .s2vc archive
+│   ├── NotAnArchive
+│   ├── UnsupportedVersion
+│   ├── CorruptArchive      checksum or structure damaged
+│   │   └── TruncatedArchive
+│   └── WrongWeights        coded by another model than the one given
+└── StorageError        a store that refused or failed
+    ├── ObjectMissing
+    └── ObjectExists
 """
 
 

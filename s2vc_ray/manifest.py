@@ -33,8 +33,10 @@ class ManifestRow:
         config_hash, config: hash of what decides the archive's bytes; all options as JSON.
         source_*: where the source lay, and its size, store tag and SHA-256 when it was read.
         archive, archive_bytes, archive_sha256: key under the destination, and the published archive's fixity.
-        status: ``ok`` or ``failed``.
-        frames_expected, frames_encoded, frames_corrupt: promised by the container; coded; damaged.
+        status: ``ok``; ``partial`` when the source was truncated or damaged and what could be read of it was
+            compressed (``error`` says what is missing); ``failed``. One for all rows of a video and job.
+        frames_declared: of the whole video, by the source's header or, where that says nothing, its packets.
+        frames_expected, frames_encoded, frames_corrupt: of this GOP's frames: there; coded; damaged.
         pts_first, pts_last: of the coded frames; the unit is ``time_base_num / time_base_den`` seconds.
         payload_offset: of the GOP's payload in the archive.
         bpp, kbps: payload bits per true pixel, and per millisecond of the GOP's duration.
@@ -66,6 +68,7 @@ class ManifestRow:
     frames_expected: int | None = None
     frames_encoded: int | None = None
     frames_corrupt: int | None = None
+    frames_declared: int | None = None
     pts_first: int | None = None
     pts_last: int | None = None
     time_base_num: int | None = None
@@ -140,6 +143,15 @@ def write_part(storage: Storage, rows: Sequence[ManifestRow]) -> str:
     return key
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the manifest says of an archive: ``status`` and, when that is ``partial``, why."""
+
+    status: str
+    error_class: str | None
+    error: str | None
+
+
 class Records:
     """Which archives the manifest already describes. Lists the parts once, reads only those asked about."""
 
@@ -147,18 +159,21 @@ class Records:
         self._storage = storage
         self._keys: dict[str, list[str]] | None = None
 
-    def describes(self, video_id: str, *, archive: str, source_sha256: str, config_hash: str) -> bool:
-        """Whether a row says that this source became this archive under this configuration."""
+    def find(
+        self, video_id: str, *, archive: str, source_sha256: str, config_hash: str
+    ) -> Description | None:
+        """What a row says of this source having become this archive under this configuration."""
         if self._keys is None:
             self._keys = {}
             for key in _part_keys(self._storage):
                 self._keys.setdefault(key.rpartition("/")[2].removesuffix(".parquet"), []).append(key)
-        wanted = ("ok", archive, source_sha256, config_hash)
-        columns = ("status", "archive", "source_sha256", "config_hash")
-        return any(
-            wanted in zip(*(table[name].to_pylist() for name in columns), strict=True)
-            for table in (_read_part(self._storage, key) for key in self._keys.get(video_id, ()))
-        )
+        wanted = (archive, source_sha256, config_hash)
+        for key in self._keys.get(video_id, ()):
+            for row in _read_part(self._storage, key).to_pylist():
+                made = (row["archive"], row["source_sha256"], row["config_hash"])
+                if row["status"] != "failed" and made == wanted:
+                    return Description(row["status"], row["error_class"], row["error"])
+        return None
 
 
 def read_manifest(destination: Storage | str) -> pa.Table:

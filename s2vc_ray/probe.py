@@ -7,7 +7,7 @@ not know GOPs or archives.
 
 from __future__ import annotations
 
-import logging
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, pairwise
@@ -28,16 +28,18 @@ from s2vc_ray.source_io import (
     open_source,
     packets_of,
 )
-from s2vc_ray.ticks import count_frames, frame_step
+from s2vc_ray.ticks import VideoPacket, count_frames, frame_step
 from s2vc_ray.values import ColourTags, VideoInfo
-
-_log = logging.getLogger(__name__)
 
 _HIDDEN_FRAMES = frozenset({"vp8"})
 """Codecs whose packets may carry a picture that is never shown."""
 
 _FIELD_PACKETS = frozenset({"mpegts", "mpeg"})
 """Containers in which the two fields of an interlaced frame may come as two packets."""
+
+
+_DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)$")
+_SLACK_SECONDS = Fraction(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +73,6 @@ def probe(source: Source, *, uri: str = "") -> VideoInfo:
         if timeline is None:
             with open_source(source, uri) as again:
                 timeline = _decoded_timeline(again, choose_video(again, name), name)
-        if stream.frames > len(timeline.pts) + timeline.cut:
-            _log.warning(
-                "%s: its header announces %d frames, %d are there; the file is truncated or damaged",
-                name,
-                stream.frames,
-                len(timeline.pts) + timeline.cut,
-            )
         return _describe(container, stream, first, timeline, name)
 
 
@@ -104,6 +99,7 @@ def _timeline(container: InputContainer, stream: VideoStream, first: VideoFrame)
     shown: list[int] = []
     keys: list[int] = []
     last, last_duration, cut = None, 0, 0
+    tail: VideoPacket | None = None
     for packet in packets_of(container, stream):
         usable = is_seek_point(packet, stream)
         if packet.pts is None or (not keys and not usable):
@@ -113,9 +109,12 @@ def _timeline(container: InputContainer, stream: VideoStream, first: VideoFrame)
         if packet.is_discard:
             cut += 1
             continue
+        tail = packet
         shown.append(packet.pts)
         if last is None or packet.pts > last:
             last, last_duration = packet.pts, packet.duration or 0
+    if tail is not None and tail.is_corrupt and len(shown) > 1:
+        shown.pop()  # the file ends inside this picture
     shown.sort()
     duplicates = any(a == b for a, b in pairwise(shown))
     leading = bool(shown and shown[0] < keys[0])
@@ -176,7 +175,27 @@ def _describe(
             matrix=_tag(first.colorspace, context.colorspace),
         ),
         stream_index=stream.index,
+        frames_declared=_declared(stream, timeline),
     )
+
+
+def _declared(stream: VideoStream, timeline: _Timeline) -> int:
+    """Frames that the header announces; 0 when it says nothing of use.
+
+    MP4 and AVI count frames. Matroska gives the track's duration in a tag, which is taken to mean frames only
+    when so much of it is missing that rounding or an unknown last duration cannot be why.
+    """
+    if stream.frames:
+        return max(0, stream.frames - timeline.cut)
+    announced = _DURATION.match(stream.metadata.get("DURATION", ""))
+    if not announced or not stream.time_base or not timeline.pts:
+        return 0
+    hours, minutes, seconds = announced.groups()
+    ends = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+    there = (timeline.pts[-1] + timeline.last_duration) * stream.time_base
+    if there <= 0 or ends - there < max(_SLACK_SECONDS, 2 * there / len(timeline.pts)):
+        return len(timeline.pts)
+    return round(len(timeline.pts) * ends / there)
 
 
 def _tag(of_frame: int, of_stream: int) -> int:

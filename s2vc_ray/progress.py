@@ -149,8 +149,9 @@ def describe(result: VideoResult) -> str:
     if result.status == "failed":
         return f"{result.name}: FAILED, {result.error_class}: {result.error}"
     if result.status == "skipped":
-        return f"{result.name}: skipped, {result.archive} is complete"
-    lost = f", {result.frames_lost} frames could not be read" if result.frames_lost else ""
+        whole = f"PARTIAL: {result.error}" if result.error else f"{result.archive} is complete"
+        return f"{result.name}: skipped, {whole}"
+    lost = f", PARTIAL: {result.error}" if result.error else ""
     return (
         f"{result.name}: {result.frames} frames, {size(result.source_bytes)} -> "
         f"{size(result.archive_bytes)}, {result.bpp or 0:.4f} bpp{lost}"
@@ -159,12 +160,12 @@ def describe(result: VideoResult) -> str:
 
 def summarise(report: JobReport) -> str:
     """A job's totals in one line."""
-    done = [video for video in report.videos if video.status == "ok"]
+    done = [video for video in report.videos if video.status in ("ok", "partial")]
     frames = sum(video.frames for video in done)
     before = sum(video.source_bytes or 0 for video in done)
     after = sum(video.archive_bytes or 0 for video in done)
     line = (
-        f"{report.count('ok')} compressed, {report.count('skipped')} skipped, "
+        f"{report.count('ok')} compressed, {report.count('partial')} in part, {report.count('skipped')} skipped, "
         f"{report.count('failed')} failed in {report.seconds:.1f} s"
     )
     if frames:

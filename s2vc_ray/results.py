@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class VideoResult:
-    """One source's end: ``status`` is ``ok``, ``skipped`` (its archive was there already) or ``failed``.
+    """One source's end.
 
-    ``frames_lost`` counts frames that the container promised and that did not decode; ``pixels`` is true
-    pixels of all coded frames. Sizes are in bytes.
+    ``status`` is ``ok``, ``partial`` (what could be read of a truncated or damaged source was compressed),
+    ``skipped`` (its archive was there already) or ``failed``. ``error`` says what is wrong with the source,
+    also when a partial archive is skipped. ``frames_lost`` counts frames that the container promised and that
+    are not in the archive; ``pixels`` is true pixels of all coded frames. Sizes are in bytes.
     """
 
     uri: str
@@ -47,6 +49,6 @@ class JobReport:
         return sum(video.status == status for video in self.videos)
 
     @property
-    def failed(self) -> bool:
-        """Whether any source failed."""
-        return self.count("failed") > 0
+    def clean(self) -> bool:
+        """Whether every source is compressed in full."""
+        return not any(video.error_class for video in self.videos)

@@ -17,6 +17,9 @@ from s2vc_ray.plan import SourceFixity, VideoFailure
 from s2vc_ray.sources import Source
 from s2vc_ray.staging import StagedGop
 
+INCOMPLETE = "IncompleteSource"
+"""``error_class`` of what was compressed in part."""
+
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
@@ -50,7 +53,13 @@ def gop_rows(
     header, entries = archive.header, archive.index.gops
     ends = [later.first_pts for later in entries[1:]]
     ends.append(gops[-1].pts[-1] + (header.last_duration or _usual_step(header, gops[-1])))
-    base = _base(job, source, known, "ok")
+    lacking = incompleteness(source, header, gops)
+    base = replace(
+        _base(job, source, known, "partial" if lacking else "ok"),
+        frames_declared=header.frames,
+        error_class=INCOMPLETE if lacking else None,
+        error=_text(lacking) if lacking else None,
+    )
     rows = []
     for gop, entry, end in zip(gops, entries, ends, strict=True):
         seconds = float((end - gop.pts[0]) * header.time_base)
@@ -100,6 +109,23 @@ def gop_rows(
             )
         )
     return rows
+
+
+def incompleteness(source: Source, header: ArchiveHeader, gops: Sequence[StagedGop]) -> str | None:
+    """What the archive lacks of a truncated or damaged source, in one sentence; None when it lacks nothing."""
+    there = sum(gop.frames_expected for gop in gops)
+    unreadable = there - sum(gop.frames for gop in gops)
+    corrupt = sum(gop.frames_corrupt for gop in gops)
+    said = []
+    if header.frames > there:
+        said.append(f"its header announces {header.frames} frames and {there} are there")
+    if unreadable:
+        said.append(f"{unreadable} of {there} frames cannot be read")
+    if corrupt:
+        said.append(f"{corrupt} frames decode with damage")
+    if not said:
+        return None
+    return f"{source.uri} is truncated or damaged: {', '.join(said)}; the rest was compressed"
 
 
 def failure_row(job: JobContext, failure: VideoFailure) -> ManifestRow:

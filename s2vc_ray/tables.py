@@ -56,7 +56,7 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     video: dict[str, Any] = {
         name: first[name] for name in (*names, "width", "height", "q", "error_class", "error")
     }
-    failed = first["status"] != "ok"
+    failed = first["status"] == "failed"
     frames = sum(row["frames_encoded"] or 0 for row in rows)
     payload = sum(row["payload_bytes"] or 0 for row in rows)
     seconds = sum(8 * row["payload_bytes"] / row["kbps"] / 1000 for row in rows if row["kbps"])
@@ -77,7 +77,7 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _cells(video: dict[str, Any]) -> list[str]:
-    if video["status"] != "ok":
+    if video["status"] == "failed":
         return [video["source_name"], video["status"], *["-"] * 12]
     source, archive = video["source_size"], video["archive_bytes"]
     return [

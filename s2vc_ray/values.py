@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
@@ -30,7 +30,8 @@ class VideoInfo:
 
     ``pts`` lists every expected frame in presentation order; ``keyframe_pts`` the seek points, ascending.
     ``width``/``height`` are the coded picture's true size before rotation. ``last_duration`` is the last
-    frame's duration (0 when unknown).
+    frame's duration (0 when unknown). ``frames_declared`` is how many frames the header announces (0 when it
+    says nothing): more than ``pts`` holds when the file was cut short.
     """
 
     width: int
@@ -47,6 +48,7 @@ class VideoInfo:
     container: str
     colour: ColourTags
     stream_index: int
+    frames_declared: int = 0
 
     @property
     def frames(self) -> int:
@@ -94,4 +96,11 @@ class GopCodec(Protocol):
 
     def decode_gops(self, gops: Sequence[EncodedGop]) -> list[npt.NDArray[np.uint8]]:
         """Decode each GOP to its frames."""
+        ...
+
+    def iter_decode(self, gops: Sequence[EncodedGop]) -> Iterator[dict[int, npt.NDArray[np.uint8]]]:
+        """Decode in lockstep, frame index by frame index: each GOP's number -> its frame (H, W, 3).
+
+        A GOP that has ended is left out. Holds one frame of each GOP at a time, not the GOPs.
+        """
         ...

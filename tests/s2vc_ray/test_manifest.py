@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from s2vc_ray.errors import ObjectExists, StorageError
-from s2vc_ray.manifest import SCHEMA, ManifestRow, Records, part_key, read_manifest, write_part
+from s2vc_ray.manifest import SCHEMA, Description, ManifestRow, Records, part_key, read_manifest, write_part
 from s2vc_ray.storage import open_storage
 from s2vc_ray.tables import summarise_manifest
 
@@ -86,12 +86,14 @@ def test_records_ask_for_all_four(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path))
     write_part(storage, [ROW])
     write_part(storage, [replace(ROW, video_id="v2", status="failed")])
+    write_part(storage, [replace(ROW, video_id="v4", status="partial", error_class="E", error="cut")])
     records = Records(storage)
     asked = {"archive": "a.mp4.s2vc", "source_sha256": "s", "config_hash": "c"}
-    assert records.describes("v1", **asked)
-    assert not records.describes("v2", **asked)
-    assert not records.describes("v3", **asked)
-    assert not records.describes("v1", **{**asked, "source_sha256": "t"})
+    assert records.find("v1", **asked) == Description("ok", None, None)
+    assert records.find("v2", **asked) is None
+    assert records.find("v3", **asked) is None
+    assert records.find("v1", **{**asked, "source_sha256": "t"}) is None
+    assert records.find("v4", **asked) == Description("partial", "E", "cut")
 
 
 def test_summary_is_the_latest_job_weighted_by_frames(tmp_path: Path) -> None:

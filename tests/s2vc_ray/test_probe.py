@@ -188,13 +188,22 @@ def test_frames_that_share_a_time_are_refused(tmp_path: Path) -> None:
         probe(tmp_path / "two.ts")
 
 
-def test_truncation_that_the_header_betrays_is_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("suffix", "options"), [("mp4", {"movflags": "+faststart"}), ("avi", {}), ("mkv", {})]
+)
+def test_headers_say_how_many_frames_a_truncated_file_lacks(
+    tmp_path: Path, suffix: str, options: dict[str, str]
 ) -> None:
-    whole = make_clip(tmp_path / "whole.mp4", frames=40, container_options={"movflags": "+faststart"})
-    half = truncate(whole, tmp_path / "half.mp4", 0.7)
-    assert 0 < probe(half).frames < 40
-    assert "announces 40 frames" in caplog.text
+    whole = make_clip(tmp_path / f"whole.{suffix}", frames=60, container_options=options)
+    half = probe(truncate(whole, tmp_path / f"half.{suffix}", 0.6))
+    assert probe(whole).frames_declared == 60
+    assert 0 < half.frames < 60
+    assert half.frames_declared == 60
+
+
+def test_a_whole_file_of_uneven_frames_lacks_nothing(tmp_path: Path) -> None:
+    info = probe(make_clip(tmp_path / "vfr.mkv", pts=[0, 10, 11, 50, 60], time_base=Fraction(1, 10)))
+    assert info.frames_declared == 5
 
 
 def test_stream_cut_before_its_first_keyframe_lists_only_decodable_frames(tmp_path: Path) -> None:

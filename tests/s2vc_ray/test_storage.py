@@ -24,9 +24,7 @@ from s2vc_ray.storage import (
 )
 from s2vc_ray.storage_local import LocalStorage
 from s2vc_ray.storage_s3 import S3Storage
-from tests.seaweed import SeaweedServer, seaweed_server
-
-__all__ = ["seaweed_server"]
+from tests.seaweed import SeaweedServer
 
 RACERS = 8
 

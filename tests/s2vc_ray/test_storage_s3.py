@@ -17,9 +17,7 @@ from moto import mock_aws
 from s2vc_ray.errors import StorageError
 from s2vc_ray.storage import open_storage
 from s2vc_ray.storage_s3 import S3Storage
-from tests.seaweed import SeaweedServer, seaweed_server
-
-__all__ = ["seaweed_server"]
+from tests.seaweed import SeaweedServer
 
 MIB = 1 << 20
 
