@@ -14,9 +14,21 @@ from compressai import ans
 
 from s2vc_model.errors import BitstreamError
 from s2vc_model.prior import RESIDUAL_MAX
-from s2vc_model.tables import CdfTables
+from s2vc_model.tables import PRECISION, CdfTables
 
 Symbols = npt.NDArray[np.int32]
+
+
+_WORD = 4
+"""Bytes rANS reads at a time, and the most that one symbol inside its table's range can consume."""
+_ESCAPE_BITS = 4
+"""Escaped values travel in groups of this many bits, behind at least one group that counts them."""
+_ROUNDING = 2.0**-14
+"""Bits a symbol may cost less than its table says: the coder's state is an integer of at least 31 bits."""
+_LONGEST_ESCAPE = 32
+"""Bytes of reserve per byte of data: an escape may claim to be this many times longer than its own bits."""
+_FEWEST = 4
+"""CompressAI's encoder gives itself one word a symbol, and writes past them when there are fewer symbols than this."""
 
 
 class Coder:
@@ -28,6 +40,17 @@ class Coder:
         ]
         self.length: list[int] = tables.length.tolist()
         self.offset: list[int] = tables.offset.tolist()
+        self._offset, self._escape = tables.offset, tables.length - 2
+        used = np.arange(tables.cdf.shape[1] - 1) < tables.length[:, None] - 1
+        counts = np.where(used, np.diff(tables.cdf, axis=1), 1)
+        self._bits: npt.NDArray[np.float64] = PRECISION - np.log2(counts)
+
+    def cost(self, symbols: npt.NDArray[np.int64], rows: Symbols) -> float:
+        """Bits that rANS consumes to read these symbols, at least."""
+        place, escape = symbols - self._offset[rows], self._escape[rows]
+        escaped = (place < 0) | (place >= escape)
+        bits = float(self._bits[rows, np.where(escaped, escape, place)].sum())
+        return bits + _ESCAPE_BITS * int(np.count_nonzero(escaped))
 
 
 class StreamWriter:
@@ -42,11 +65,17 @@ class StreamWriter:
 
     def finish(self) -> bytes:
         """The stream's bytes; empty when nothing was put."""
-        if not any(s.size for s, _, _ in self._blocks):
+        count = sum(s.size for s, _, _ in self._blocks)
+        if not count:
             return b""
         out = ans.BufferedRansEncoder()
         for symbols, rows, coder in self._blocks:
             out.encode_with_indexes(symbols.tolist(), rows.tolist(), coder.cdf, coder.length, coder.offset)
+        if count < _FEWEST:
+            spare = _FEWEST - count
+            out.encode_with_indexes(
+                [coder.offset[0]] * spare, [0] * spare, coder.cdf, coder.length, coder.offset
+            )
         data: bytes = out.flush()
         return data
 
@@ -54,27 +83,28 @@ class StreamWriter:
 class StreamReader:
     """Reads the symbols of one stream back, block by block.
 
-    The coder does not know where its input ends, so the stream is followed by as many zero bytes as the symbols of
-    one frame (and one overlong escape) can consume. The caller checks each frame's checksum before reading the next.
+    The coder does not know where its input ends. So the stream is followed by as many zero bytes as one block (and
+    overlong escapes) can consume, and after each block the bits its symbols cost are held against the bits there are.
 
     Args:
         data: the stream.
-        frame_symbols: most symbols one frame can have.
+        frame_symbols: most symbols one block can have.
     """
 
     def __init__(self, data: bytes, frame_symbols: int) -> None:
         if data and (len(data) % 4 or len(data) < 8):
             raise BitstreamError(f"an rANS stream of {len(data)} bytes is not whole")
         self._empty = not data
+        self._left = 8.0 * len(data)
         self._decoder = ans.RansDecoder()
         if data:
-            self._decoder.set_stream(data + bytes(4 * frame_symbols + 16 * len(data) + 64))
+            self._decoder.set_stream(data + bytes(_WORD * frame_symbols + _LONGEST_ESCAPE * len(data) + 64))
 
     def take(self, rows: Symbols, coder: Coder) -> Symbols:
         """The next ``rows.size`` symbols.
 
         Raises:
-            BitstreamError: the stream has no symbols, or one out of range.
+            BitstreamError: the stream has no symbols, fewer than asked for, or one out of range.
         """
         if rows.size == 0:
             return np.empty(0, np.int32)
@@ -82,6 +112,11 @@ class StreamReader:
             raise BitstreamError("symbols are expected of an empty stream")
         values = self._decoder.decode_stream(rows.tolist(), coder.cdf, coder.length, coder.offset)
         symbols = np.asarray(values, np.int64)
+        self._left += rows.size * _ROUNDING - coder.cost(symbols, rows)
+        if self._left < 0:
+            raise BitstreamError(
+                "more symbols were read than the stream can hold: it is damaged or cut short"
+            )
         if (np.abs(symbols) > RESIDUAL_MAX).any():
             raise BitstreamError("a decoded symbol is out of range: the stream is damaged")
         return symbols.astype(np.int32)

@@ -84,7 +84,11 @@ def test_every_packaged_layer_is_exact_at_its_extreme(small: LoadedWeights) -> N
     for prior in small.network.priors().values():
         for layer in prior.layers().values():
             shift = -torch.log2(layer.scale).view(-1)
-            values = {"weight": layer.w_int.long(), "bias": layer.b_int.view(-1).long(), "shift": shift.long()}
+            values = {
+                "weight": layer.w_int.long(),
+                "bias": layer.b_int.view(-1).long(),
+                "shift": shift.long(),
+            }
             few = {k: v[:6] for k, v in values.items()}
             part = IntConv(layer.weight.shape[1], few["bias"].numel(), layer.kernel)
             part.load_integers(few)
@@ -133,7 +137,9 @@ def test_frozen_output_is_near_the_float_masters() -> None:
     for name in ("weight", "bias"):
         ratio = torch.pow(2.0, (again["shift"] - values["shift"]).double())
         shaped = ratio.view(-1, *[1] * (values[name].dim() - 1))
-        assert torch.equal(again[name].double(), values[name].double() * shaped), "masters are not the integers"
+        assert torch.equal(again[name].double(), values[name].double() * shaped), (
+            "masters are not the integers"
+        )
 
 
 def broken(name: str, change: Callable[[Tensor], Tensor]) -> Integers:
@@ -183,7 +189,9 @@ def test_load_refuses_a_sum_that_only_just_overflows() -> None:
     shift = torch.zeros(1, dtype=torch.int8)
     assert slack < 0, "too few channels to reach the bound"
     with pytest.raises(WeightsError, match="2\\*\\*24"):
-        IntConv(cin, 1).load_integers({"weight": weight, "bias": torch.zeros(1, dtype=torch.int32), "shift": shift})
+        IntConv(cin, 1).load_integers(
+            {"weight": weight, "bias": torch.zeros(1, dtype=torch.int32), "shift": shift}
+        )
     weight[:, 64:] = 0
     room = EXACT_SUM - 64 * WEIGHT_MAX * ACTIVATION_MAX
     good, bad = (torch.tensor([b], dtype=torch.int32) for b in (room - 1, room))
