@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated
@@ -26,6 +27,8 @@ from s2vc_ray.storage import open_source
 
 # Two spinning torch threads on two cores are many times slower than one; read when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Said by a library that the codec's dependencies import; nothing a user could do about it.
+warnings.filterwarnings("ignore", message=".*torch.jit.script. is deprecated", category=FutureWarning)
 
 app = typer.Typer(
     help="Compress video archives with S2VC. The result is an access copy, not a preservation master.",

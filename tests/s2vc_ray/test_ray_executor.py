@@ -21,13 +21,16 @@ from tests.fakes import load_fake
 @pytest.mark.parametrize(
     ("options", "gpus", "cpus", "placement"),
     [
-        ({}, 0, 2, Placement(2, 0, 1)),
+        ({}, 0, 2, Placement(1, 0, 2)),
+        ({}, 0, 1, Placement(1, 0, 1)),
+        ({}, 0, 16, Placement(8, 0, 2)),
         ({"threads": 4}, 0, 6, Placement(1, 0, 4)),
         ({"threads": 4}, 0, 2, Placement(1, 0, 2)),
         ({"workers": 5}, 0, 2, Placement(5, 0, 1)),
+        ({"workers": 2}, 0, 8, Placement(2, 0, 2)),
         ({}, 4, 16, Placement(4, 1, 4)),
         ({}, 1, 64, Placement(1, 1, 8)),
-        ({"device": "cpu"}, 4, 16, Placement(16, 0, 1)),
+        ({"device": "cpu"}, 4, 16, Placement(8, 0, 2)),
         ({"device": "cuda", "workers": 3}, 0, 4, Placement(3, 1, 4)),
     ],
 )
