@@ -1,10 +1,10 @@
 """The manifest: one Parquet schema, one immutable part file per video and job, written last.
 
-Parts lie at ``manifest/job=<job>/<video id>.parquet`` under the destination, so that DuckDB, Polars, pandas
-and Spark read the folder as one hive-partitioned table. A video that was compressed has one row per GOP; a
-video that failed has one row with ``status = 'failed'``, the error, and the GOP where it happened if one is
-known. Columns are only ever added, never renamed or given another meaning; ``schema_version`` counts the
-additions. Knows nothing of Ray or torch.
+Parts lie at ``manifest/job=<job>/<video id>.parquet`` under the destination, the folder being the ``job``
+column, so that DuckDB, Polars, pandas and Spark read them as one hive-partitioned table. A video that was
+compressed, in full or in part, has one row per GOP; a video that failed has one row with
+``status = 'failed'``, the error, and the GOP where it happened if one is known. Columns are only ever added,
+never renamed or given another meaning; ``schema_version`` counts the additions. Knows nothing of Ray or torch.
 """
 
 from __future__ import annotations
@@ -133,9 +133,9 @@ def write_part(storage: Storage, rows: Sequence[ManifestRow]) -> str:
     """
     key = part_key(rows[0].job, rows[0].video_id)
     sink = io.BytesIO()
-    pq.write_table(
-        pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA), sink, compression="zstd"
-    )
+    # The folder says the job, so the file must not: pyarrow, and pandas through it, refuse a column told twice.
+    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA).drop_columns(["job"])
+    pq.write_table(table, sink, compression="zstd")
     if not storage.put(key, sink.getvalue()):
         raise ObjectExists(
             f"manifest part {key} exists already: parts are written once; give the job another id"
@@ -195,6 +195,8 @@ def _part_keys(storage: Storage) -> list[str]:
 
 def _read_part(storage: Storage, key: str) -> pa.Table:
     try:
-        return pq.ParquetFile(io.BytesIO(storage.read(key))).read()
+        table = pq.ParquetFile(io.BytesIO(storage.read(key))).read()
     except pa.ArrowInvalid as error:
         raise StorageError(f"manifest part {key} cannot be read: {error}") from error
+    job = key.split("/")[-2].removeprefix("job=")
+    return table.add_column(0, SCHEMA.field("job"), pa.array([job] * len(table), pa.string()))

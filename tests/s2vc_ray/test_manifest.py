@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.dataset as ds
 import pytest
 
@@ -69,6 +70,14 @@ def test_others_read_it_as_a_hive_partitioned_table(tmp_path: Path) -> None:
     table_of_parts = f"read_parquet('{pattern}', hive_partitioning=true)"
     query = f"select job, sum(payload_bytes) from {table_of_parts} group by 1 order by 1"
     assert duckdb.sql(query).fetchall() == [("j1", 100), ("j2", 100)]
+
+
+def test_pandas_reads_the_folder_as_it_lies(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    write_part(storage, [ROW])
+    write_part(storage, [replace(ROW, job="j2", gop_index=1)])
+    frame = pd.read_parquet(tmp_path / "manifest")
+    assert sorted(zip(frame["job"].astype(str), frame["gop_index"], strict=True)) == [("j1", 0), ("j2", 1)]
 
 
 def test_an_unreadable_part_is_named(tmp_path: Path) -> None:
