@@ -87,13 +87,14 @@ def load_weights(model: str | Path) -> LoadedWeights:
         raw = json.loads((directory / "config.json").read_text())
         if raw["format"] != FORMAT:
             raise WeightsError(f"{directory}: weights format {raw['format']}, this version reads {FORMAT}")
-        config = CodecConfig.from_dict(raw["codec"])
+        config, notes = CodecConfig.from_dict(raw["codec"]), raw["notes"]
         tensors = load_file(str(path))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        network = S2vcNetwork(config)
+        floats = {k.removeprefix("float/"): v.float() for k, v in tensors.items() if k.startswith("float/")}
+        missing, unexpected = network.load_state_dict(floats, strict=False)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        # torch reports tensors of another shape as a RuntimeError.
         raise WeightsError(f"{directory} does not hold usable weights: {error}") from error
-    network = S2vcNetwork(config)
-    floats = {k.removeprefix("float/"): v.float() for k, v in tensors.items() if k.startswith("float/")}
-    missing, unexpected = network.load_state_dict(floats, strict=False)
     layers = {f"{kind}_prior.{n}" for kind, p in network.priors().items() for n in p.layers()}
     absent = [k for k in missing if k.rpartition(".")[0] not in layers]
     if absent or unexpected:
@@ -103,7 +104,7 @@ def load_weights(model: str | Path) -> LoadedWeights:
         values = {k.removeprefix(f"{kind}/"): v for k, v in tensors.items() if k.startswith(f"{kind}/")}
         prior.load_integers(values)
         tables[kind] = CdfTables.from_tensors(values, SCALES + config.hyper)
-    return LoadedWeights(network.eval().requires_grad_(False), tables, _digest(path), raw["notes"])
+    return LoadedWeights(network.eval().requires_grad_(False), tables, _digest(path), notes)
 
 
 def _digest(path: Path) -> str:
