@@ -16,7 +16,7 @@ BLOCK = 16
 LEVELS = ((8, 4), (4, 2), (2, 1))
 """(reduction, search radius in cells) of each level: +-32, then +-8, then +-2 pixels."""
 _STAY = 0.002
-"""Cost per pixel of displacement at the first level, which settles flat regions at rest."""
+"""Cost per pixel of moving from the level before, which settles flat regions at rest."""
 
 
 def luma(x: Tensor) -> Tensor:
@@ -40,11 +40,10 @@ def block_motion(current: Tensor, previous: Tensor) -> Tensor:
         now, then = F.avg_pool2d(current, reduction), F.avg_pool2d(previous, reduction)
         cells = BLOCK // reduction
         cost = _costs(now, then, found, radius, cells)
-        if reduction == LEVELS[0][0]:
-            steps = torch.arange(-radius, radius + 1, device=current.device).abs() * reduction
-            cost = cost + _STAY * (steps[None, :] + steps[:, None]).reshape(1, -1, 1, 1)
+        steps = torch.arange(-radius, radius + 1, device=current.device).abs() * reduction
+        stay = _STAY * (steps[None, :] + steps[:, None]).reshape(1, -1, 1, 1)
         side = 2 * radius + 1
-        best = cost.argmin(1, keepdim=True)
+        best = (cost + stay).argmin(1, keepdim=True)
         dx, dy = best % side - radius, best // side - radius
         found = found + torch.cat((dx, dy), 1)
         if reduction != LEVELS[-1][0]:
