@@ -62,12 +62,17 @@ def starting_network(init: Path | None) -> S2vcNetwork:
 
 def chosen_stages(names: str, overrides: list[str]) -> list[Stage]:
     """Stages of the recipe with ``stage.field=value`` overrides applied."""
+    unknown = [name for name in names.split(",") if name not in RECIPE]
+    if unknown:
+        raise SystemExit(f"--stages {names}: no stage {unknown[0]!r}; there are {', '.join(RECIPE)}")
     stages = {name: RECIPE[name] for name in names.split(",")}
     for item in overrides:
         target, _, text = item.partition("=")
         name, _, key = target.partition(".")
         if name not in stages:
             raise SystemExit(f"--set {item}: stage {name!r} is not among {', '.join(stages)}")
+        if key not in {f.name for f in dataclasses.fields(Stage)}:
+            raise SystemExit(f"--set {item}: a stage has no field {key!r}")
         kind = type(getattr(stages[name], key))
         value: Any = tuple(float(v) for v in text.split(":")) if kind is tuple else kind(float(text))
         stages[name] = dataclasses.replace(stages[name], **{key: value})

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -39,10 +39,11 @@ def load_checkpoint(path: Path) -> S2vcNetwork:
         with safe_open(str(path), framework="pt") as file:
             config = CodecConfig.from_dict(json.loads(file.metadata()["config"]))
             tensors = {k: file.get_tensor(k).float() for k in file.keys()}  # noqa: SIM118
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        net = S2vcNetwork(config)
+        missing, unexpected = net.load_state_dict(tensors, strict=False)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        # torch reports tensors of another shape as a RuntimeError.
         raise WeightsError(f"{path} is not a training checkpoint: {error}") from error
-    net = S2vcNetwork(config)
-    missing, unexpected = net.load_state_dict(tensors, strict=False)
     if missing or unexpected:
         raise WeightsError(f"{path} does not fit these networks: missing {missing[:3]}, unexpected {unexpected[:3]}")
     return net

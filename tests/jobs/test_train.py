@@ -1,0 +1,151 @@
+"""The training command: the loss falls, its checkpoint becomes weights that code, and a later run goes on from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.train import chosen_stages, main, parse
+from s2vc_model.codec import S2vcCodec
+from s2vc_model.train.checkpoint import load_checkpoint, save_checkpoint
+from s2vc_model.weight_files import LoadedWeights, load_weights, save_weights
+from tests.media import make_clip, pictures
+from tests.s2vc_model.networks import TINY, tiny_network
+
+STEPS = 30
+TOY = [
+    "batch=4",
+    "size=64",
+    f"steps={STEPS}",
+    "warmup=1",
+    "lr=3e-3",
+    "ramp=0.01:30:60",
+    "perceptual_after=26",
+]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    make_clip(folder / "a.mp4", frames=10, size=(256, 224))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("start") / "checkpoint.safetensors"
+    save_checkpoint(path, TINY, tiny_network().state_dict(), {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(clips: Path, start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One toy run with its export."""
+    out = tmp_path_factory.mktemp("run")
+    options = [
+        "--data",
+        str(clips),
+        "--init",
+        str(start),
+        "--out",
+        str(out / "run"),
+        "--export",
+        str(out / "weights"),
+    ]
+    toy = [f"intra.{item}" for item in TOY]
+    code = main([*options, "--stages", "intra", "--set", *toy, "--log-every", "1", "--device", "cpu"])
+    assert code == 0
+    return out
+
+
+def logged(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_loss_falls(run: Path) -> None:
+    lines = logged(run / "run")
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    start, end = (float(np.mean([line["l1"] for line in part])) for part in (lines[:5], lines[-10:]))
+    assert end < 0.8 * start
+    assert not any(line["skipped"] for line in lines)
+
+
+def test_checkpoint_and_export_are_the_same_model_and_code(run: Path) -> None:
+    checkpoint = load_checkpoint(run / "run" / "checkpoint.safetensors")
+    weights = load_weights(run / "weights")
+    assert checkpoint.config == weights.network.config == TINY
+    assert weights.notes["stages"] == "intra"
+    assert torch.allclose(
+        checkpoint.intra.open.weight, weights.network.intra.open.weight, rtol=1e-3, atol=1e-3
+    )
+    assert not torch.equal(checkpoint.intra.open.weight, tiny_network().intra.open.weight)
+    codec = S2vcCodec(weights, torch.device("cpu"))
+    clip = pictures(2, 64, 64)
+    (gop,) = codec.encode_gops([clip], 50)
+    (decoded,) = codec.decode_gops([gop])
+    assert decoded.shape == clip.shape
+    untrained = S2vcCodec(_untrained(run), torch.device("cpu"))
+    (before,) = untrained.decode_gops(untrained.encode_gops([clip], 50))
+    assert np.abs(decoded[0].astype(int) - clip[0]).mean() < np.abs(before[0].astype(int) - clip[0]).mean()
+
+
+def _untrained(run: Path) -> LoadedWeights:
+    save_weights(run / "untrained", tiny_network(), {})
+    return load_weights(run / "untrained")
+
+
+def test_export_alone_turns_a_checkpoint_into_weights(run: Path, tmp_path: Path) -> None:
+    checkpoint = run / "run" / "checkpoint.safetensors"
+    assert main(["--init", str(checkpoint), "--export", str(tmp_path / "w")]) == 0
+    assert load_weights(tmp_path / "w").notes == {"from": "checkpoint.safetensors"}
+
+
+@pytest.mark.parametrize("stages", ["pairs", "streams"])
+def test_a_later_run_goes_on_from_a_weights_folder(
+    run: Path, clips: Path, tmp_path: Path, stages: str
+) -> None:
+    small = ["batch=2", "size=64", "steps=4", "warmup=1", "intra_share=0", "frames=2", "chunks=2"]
+    options = ["--data", str(clips), "--init", str(run / "weights"), "--out", str(tmp_path / "on")]
+    toy = [f"{stages}.{item}" for item in small]
+    command = [*options, "--stages", stages, "--set", *toy, "--log-every", "2", "--device", "cpu"]
+    assert main([*command, "--export", str(tmp_path / "w")]) == 0
+    begun, gone_on = load_weights(run / "weights"), load_weights(tmp_path / "w")
+    assert gone_on.sha256 != begun.sha256
+    for name, layer in gone_on.network.inter_prior.layers().items():
+        assert layer.frozen, name
+    assert np.isfinite([line["l1"] for line in logged(tmp_path / "on")]).all()
+
+
+def test_a_spent_budget_stops_cleanly(clips: Path, start: Path, tmp_path: Path) -> None:
+    options = ["--data", str(clips), "--init", str(start), "--out", str(tmp_path), "--budget-minutes", "0.02"]
+    toy = [f"intra.{item}" for item in [*TOY, "steps=100000"]]
+    assert main([*options, "--stages", "intra", "--set", *toy, "--device", "cpu"]) == 0
+    assert load_checkpoint(tmp_path / "checkpoint.safetensors").config == TINY
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--data", "x"], ["--init", "x"], ["--export", "x"]],
+    ids=lambda a: " ".join(a) or "none",
+)
+def test_half_commands_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(arguments)
+    assert "error" in capsys.readouterr().err
+
+
+def test_overrides() -> None:
+    (stage,) = chosen_stages("intra", ["intra.batch=3", "intra.lr=0.1", "intra.ramp=0.5:1:2"])
+    assert (stage.batch, stage.lr, stage.ramp) == (3, 0.1, (0.5, 1.0, 2.0))
+    assert isinstance(stage.batch, int)
+    for names, item in (
+        ("intra", "pairs.batch=2"),
+        ("intra", "intra.nothing=2"),
+        ("nothing", "nothing.batch=2"),
+    ):
+        with pytest.raises(SystemExit, match=r"nothing|pairs"):
+            chosen_stages(names, [item])
