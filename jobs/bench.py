@@ -17,13 +17,16 @@ from rich.table import Table
 from jobs.bench_anchors import ANCHORS
 from jobs.bench_clips import ClipPolicy, find_clips
 from jobs.bench_quality import QualityOptions, run_quality
-from jobs.bench_report import print_report, write_report
+from jobs.bench_report import RowsFile, print_report, write_report
+from jobs.bench_rows import Row
 from jobs.bench_speed import SpeedOptions, contents, run_speed
 from s2vc_model.errors import ModelError
+from s2vc_model.metrics import METRICS
 from s2vc_model.metrics.weight_store import cache_path
 from s2vc_ray.errors import ConfigError, S2vcError, SourceError
 from s2vc_ray.worker import CodecLoader, load_s2vc
 
+DEFAULT_METRICS = "psnr,ms_ssim,lpips_alex,vmaf,vmaf_neg,flicker"
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure the codec's quality and speed.")
 # A terminal's width would fold the tables in a log file.
 console = Console(width=None if sys.stdout.isatty() else 200)
@@ -34,23 +37,29 @@ def quality(
     clips: Annotated[list[Path], typer.Option(help="A video file or a folder of them; may be repeated.")],
     q: Annotated[str, typer.Option(help="Our quality indices, 0..63.")] = "8,16,24,32,40,48,56,63",
     frames: Annotated[int, typer.Option(help="Measure the first N frames of each clip.")] = 32,
-    gop: Annotated[int, typer.Option(help="Frames per GOP, for every codec.")] = 32,
+    gop: Annotated[int, typer.Option(help="Frames per GOP.")] = 32,
+    anchor_gop: Annotated[
+        str, typer.Option(help="GOPs of the anchors: clip takes --gop, default leaves them alone, or both.")
+    ] = "both",
     max_lines: Annotated[int, typer.Option(help="Scale larger pictures down to this many lines.")] = 480,
     multiple_of: Annotated[int, typer.Option(help="Scale sides to a multiple of this; 64: no padding.")] = 2,
-    metrics: Annotated[str, typer.Option(help="Metrics; dists is slow.")] = "psnr,ms_ssim,lpips_alex",
-    sample: Annotated[int, typer.Option(help="Measure at most N frames per clip; 0 is all.")] = 0,
+    metrics: Annotated[
+        str, typer.Option(help=f"Of {', '.join(METRICS)}. dists and cvvdp are slow.")
+    ] = DEFAULT_METRICS,
+    sample: Annotated[int, typer.Option(help="Measure at most N frames per clip; 0: all.")] = 0,
     anchors: Annotated[str, typer.Option(help="Codecs to stand beside.")] = ",".join(ANCHORS),
     model: Annotated[str, typer.Option(help="Model name or folder.")] = "small",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     out: Annotated[Path, typer.Option(help="Folder for CSV, JSON and plots.")] = Path("bench_out"),
 ) -> None:
-    """Rate and quality of each clip beside x265 slow and SVT-AV1 preset 4, with BD-rates."""
+    """Rate and quality of each clip beside x265 slow, SVT-AV1 preset 4 and VVenC medium, with BD-rates."""
     try:
         run_quality_command(
             clips,
             QualityOptions(
                 qs=_numbers(q),
                 gop=gop,
+                anchor_gop=anchor_gop,
                 metrics=tuple(metrics.split(",")),
                 policy=ClipPolicy(frames, max_lines, multiple_of),
                 sample=sample or None,
@@ -85,13 +94,14 @@ def run_quality_command(
         "weights_sha256": codec.weights_sha256,
         "device": str(codec.device),
     }
-    result = run_quality(
-        paths,
-        codec,
-        [ANCHORS[name] for name in anchors],
-        options,
-        report=lambda row: print(f"{row.clip} {row.codec} {row.point}: {row.bpp:.4f} bpp", file=sys.stderr),
-    )
+    chosen = [ANCHORS[name] for name in anchors]
+    with RowsFile(out / "rows.csv", options.metrics) as table:
+
+        def report(row: Row) -> None:
+            table.append(row)
+            print(f"{row.clip} {row.codec} {row.point}: {row.bpp:.4f} bpp", file=sys.stderr, flush=True)
+
+        result = run_quality(paths, codec, chosen, options, report)
     write_report(result, options, identity, out)
     print_report(result, options.metrics, console)
     console.print(f"written to {out}/")

@@ -1,7 +1,7 @@
 """The classical codecs a result stands beside: real encodes, decoded from their bytes.
 
-Owns their settings and ladders, and the colour conversion they need. A further codec is one more entry of
-``ANCHORS`` behind the ``Anchor`` protocol. Knows no metric and no file.
+Owns the table of them, and the settings of those inside PyAV with the colour conversion they need. A further
+codec is one more entry of ``ANCHORS`` behind the ``Anchor`` protocol. Knows no metric and no file.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Protocol, cast
+from typing import cast
 
 import av
 import numpy as np
@@ -21,72 +21,40 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from jobs.bench_clips import Pixels
+from jobs.bench_coded import Anchor, Coded
+from jobs.bench_ffmpeg import VvencAnchor
 
 _FLAGS = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
-    """A clip after its way through a codec.
-
-    Attributes:
-        bytes: everything a decoder needs.
-        payload_bytes: the same without container overhead (equal where there is no container).
-        decoded: uint8 RGB of the clip's shape, decoded from those bytes alone.
-        encode_seconds, decode_seconds: wall time, colour conversion included.
-    """
-
-    bytes: int
-    payload_bytes: int
-    decoded: Pixels = field(repr=False)
-    encode_seconds: float
-    decode_seconds: float
-
-
-class Anchor(Protocol):
-    """A codec with one quality setting per run.
-
-    Attributes:
-        name: for tables.
-        ladder: its default quality settings, best first.
-        version: of the program behind it; part of the key under which results are kept.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def ladder(self) -> Sequence[int]: ...
-    @property
-    def version(self) -> str: ...
-
-    def settings(self, point: int, gop: int) -> Mapping[str, str]:
-        """All that decides the bytes, besides the pictures and ``version``."""
-        ...
-
-    def code(self, frames: Pixels, rate: Fraction, point: int, gop: int) -> Coded:
-        """Encode and decode uint8 RGB (T, H, W, 3), both sides even, with closed GOPs of ``gop`` frames."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
 class FfmpegAnchor:
-    """An encoder of the FFmpeg libraries inside PyAV, 8-bit 4:2:0, BT.709 limited range, one CRF per run."""
+    """An encoder of the FFmpeg libraries inside PyAV, 8-bit 4:2:0, BT.709 limited range, one CRF per run.
+
+    Attributes:
+        options: of the encoder.
+        parameters: name of the encoder option that holds its own parameters, and their text.
+        gop_parameters: what that text begins with for closed GOPs of ``{gop}`` frames.
+    """
 
     name: str
     encoder: str
     decoder: str
     ladder: Sequence[int]
     options: Mapping[str, str]
+    parameters: tuple[str, str]
+    gop_parameters: str
 
     @property
     def version(self) -> str:
         return f"PyAV {av.__version__}"
 
-    def settings(self, point: int, gop: int) -> Mapping[str, str]:
-        filled = {key: value.format(gop=gop) for key, value in self.options.items()}
-        return {"encoder": self.encoder, "crf": str(point), **filled}
+    def settings(self, point: int, gop: int | None) -> Mapping[str, str]:
+        key, text = self.parameters
+        text = ":".join(filter(None, (self.gop_parameters.format(gop=gop) if gop else "", text)))
+        return {"encoder": self.encoder, "crf": str(point), **self.options, **({key: text} if text else {})}
 
-    def code(self, frames: Pixels, rate: Fraction, point: int, gop: int) -> Coded:
+    def code(self, frames: Pixels, rate: Fraction, point: int, gop: int | None) -> Coded:
         started = time.perf_counter()
         packets = self._encode(frames, rate, point, gop)
         encoded = time.perf_counter()
@@ -97,14 +65,15 @@ class FfmpegAnchor:
         size = sum(map(len, packets))
         return Coded(size, size, decoded, encoded - started, finished - encoded)
 
-    def _encode(self, frames: Pixels, rate: Fraction, point: int, gop: int) -> list[bytes]:
+    def _encode(self, frames: Pixels, rate: Fraction, point: int, gop: int | None) -> list[bytes]:
         # SVT-AV1 reports its settings on standard error unless told before it starts.
         os.environ.setdefault("SVT_LOG", "1")
         context = cast(VideoCodecContext, av.CodecContext.create(self.encoder, "w"))
         context.height, context.width = frames.shape[1:3]
         context.pix_fmt = "yuv420p"
         context.framerate, context.time_base = rate, 1 / rate
-        context.gop_size = gop
+        if gop:
+            context.gop_size = gop
         context.options = {k: v for k, v in self.settings(point, gop).items() if k != "encoder"}
         scaler, packets = VideoReformatter(), []
         for index, picture in enumerate(frames):
@@ -152,19 +121,20 @@ ANCHORS: Mapping[str, Anchor] = MappingProxyType(
                 encoder="libx265",
                 decoder="hevc",
                 ladder=(28, 32, 36, 40, 43, 46, 49, 51),
-                options={
-                    "preset": "slow",
-                    "x265-params": "keyint={gop}:min-keyint={gop}:open-gop=0"
-                    ":info=0:pools=none:frame-threads=1:log-level=none",
-                },
+                options={"preset": "slow"},
+                parameters=("x265-params", "info=0:pools=none:frame-threads=1:log-level=none"),
+                gop_parameters="keyint={gop}:min-keyint={gop}:open-gop=0",
             ),
             FfmpegAnchor(
                 name="SVT-AV1 p4",
                 encoder="libsvtav1",
                 decoder="libdav1d",
                 ladder=(35, 42, 48, 54, 58, 60, 62, 63),
-                options={"preset": "4", "svtav1-params": "keyint={gop}:irefresh-type=2"},
+                options={"preset": "4"},
+                parameters=("svtav1-params", ""),
+                gop_parameters="keyint={gop}:irefresh-type=2",
             ),
+            VvencAnchor(),
         )
     }
 )

@@ -2,26 +2,30 @@
 
 Owns the measuring: clips in, rows and BD-rates out. Our rate counts the whole archive (header, index and
 checksums included), read back and decoded from its bytes; the anchors' rates count their elementary streams.
-Classical rows are kept on disk by everything that decides them. How results look is ``bench_report``'s part.
+Rows are kept on disk by everything that decides them (``bench_rows``). How results look is
+``bench_report``'s part.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from jobs.bench_anchors import Anchor, Coded
+import s2vc_model
+import s2vc_ray.archive
 from jobs.bench_bd import BdRate, bd_rate
 from jobs.bench_clips import Clip, ClipPolicy, load_clip
+from jobs.bench_coded import Anchor, Coded
+from jobs.bench_rows import OURS, Row, RowCache
 from s2vc_model.bitstream import EncodedGop
 from s2vc_model.metrics import METRICS, MetricResult, measure
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord, write_archive
@@ -29,8 +33,13 @@ from s2vc_ray.errors import ConfigError, SourceError
 from s2vc_ray.values import ColourTags
 from s2vc_ray.worker import LoadedCodec
 
-OURS = "s2vc"
-_CACHE_VERSION = 1
+ANCHOR_GOPS: Mapping[str, tuple[bool, ...]] = {"both": (True, False), "clip": (True,), "default": (False,)}
+"""Choices of GOPs for the anchors: for each run, whether it takes our GOP length (else the encoder's own)."""
+COUNTED: Mapping[str, Callable[[Row], float]] = {
+    "archive": lambda row: row.bpp,
+    "payload": lambda row: row.payload_bpp,
+}
+"""Ways to count our rate, in bpp: with the archive around the payloads, and without. Anchors have no archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +48,18 @@ class QualityOptions:
 
     Attributes:
         qs: our quality indices, 0..63.
-        gop: frames per GOP, for every codec.
+        gop: frames per GOP of our codec, and of the anchors as ``anchor_gop`` says.
+        anchor_gop: a key of ``ANCHOR_GOPS``: "clip" holds the anchors to ``gop`` too, "default" leaves GOPs to
+            them, "both" runs each twice.
         metrics: keys of ``METRICS``.
         policy: which pictures of a clip.
         sample: measure at most this many frames per clip; None measures all.
-        cache: folder of kept classical rows; None keeps none.
+        cache: folder of kept rows; None keeps none.
     """
 
     qs: tuple[int, ...] = (8, 16, 24, 32, 40, 48, 56, 63)
     gop: int = 32
+    anchor_gop: str = "both"
     metrics: tuple[str, ...] = ("psnr", "ms_ssim", "lpips_alex")
     policy: ClipPolicy = field(default_factory=ClipPolicy)
     sample: int | None = None
@@ -58,38 +70,18 @@ class QualityOptions:
             raise ConfigError(f"quality indices must be 0..63, not {self.qs}")
         if self.gop < 1:
             raise ConfigError(f"a GOP has at least 1 frame, not {self.gop}")
+        if self.anchor_gop not in ANCHOR_GOPS:
+            raise ConfigError(f"unknown anchor GOPs {self.anchor_gop!r}; known: {', '.join(ANCHOR_GOPS)}")
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or not self.metrics:
             raise ConfigError(f"unknown metrics {unknown}; known: {', '.join(METRICS)}")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One codec at one setting on one clip.
-
-    ``point`` is our q or the anchor's CRF; ``means`` and ``worsts`` map metric names to scores over the clip.
-    """
-
-    clip: str
-    codec: str
-    point: int
-    width: int
-    height: int
-    frames: int
-    bytes: int
-    payload_bytes: int
-    bpp: float
-    kbps: float
-    encode_fps: float
-    decode_fps: float
-    means: Mapping[str, float]
-    worsts: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison:
-    """BD-rate of our codec against one anchor on one clip by one metric."""
+    """BD-rate of our codec against one anchor on one clip by one metric; ``counted`` is a key of ``COUNTED``."""
 
+    counted: str
     clip: str
     anchor: str
     metric: str
@@ -117,33 +109,37 @@ def run_quality(
     ``report`` sees each row as it is finished. Unreadable clips are left out and named in the result.
 
     Raises:
-        ModelError: our codec failed, or decoded something else than it encoded.
+        ModelError: our codec failed, or decoded something else than it encoded; or a metric or anchor lacks its
+            weights or program, found out before anything is measured.
     """
+    _check_tools(anchors, options, str(codec.device))
     rows: list[Row] = []
     skipped: dict[str, str] = {}
     for path in paths:
         try:
-            clip = load_clip(path, options.policy)
+            for row in _rows(load_clip(path, options.policy), codec, anchors, options):
+                rows.append(row)
+                report(row)
         except SourceError as error:
             skipped[path.name] = str(error)
-            continue
-        for row in _rows(clip, codec, anchors, options):
-            rows.append(row)
-            report(row)
     return QualityResult(tuple(rows), tuple(compare(rows, options.metrics)), skipped)
 
 
 def compare(rows: Sequence[Row], metrics: Sequence[str]) -> Iterator[Comparison]:
-    """BD-rates of our rows against each anchor's rows of the same clip, in the rows' order."""
+    """BD-rates of our rows against each anchor's rows of the same clip, in the rows' order.
+
+    All of them with whole archives counted, then again with payloads alone.
+    """
     curves: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         curves.setdefault(row.clip, {}).setdefault(row.codec, []).append(row)
-    for clip, codecs in curves.items():
-        for anchor in (name for name in codecs if name != OURS and OURS in codecs):
-            for metric in metrics:
-                ours, theirs = ([(r.bpp, r.means[metric]) for r in codecs[name]] for name in (OURS, anchor))
-                bd = bd_rate(theirs, ours, METRICS[metric].higher_is_better)
-                yield Comparison(clip, anchor, metric, bd)
+    for counted, rate in COUNTED.items():
+        for clip, codecs in curves.items():
+            for anchor in (name for name in codecs if name != OURS and OURS in codecs):
+                for metric in metrics:
+                    ours, theirs = ([(rate(r), r.means[metric]) for r in codecs[n]] for n in (OURS, anchor))
+                    bd = bd_rate(theirs, ours, METRICS[metric].higher_is_better)
+                    yield Comparison(counted, clip, anchor, metric, bd)
 
 
 def code_with_s2vc(clip: Clip, codec: LoadedCodec, q: int, gop: int) -> Coded:
@@ -162,28 +158,108 @@ def code_with_s2vc(clip: Clip, codec: LoadedCodec, q: int, gop: int) -> Coded:
     return Coded(len(archive), sum(map(len, payloads)), decoded, encoded_at - started, finished - decoding)
 
 
+@lru_cache(maxsize=1)
+def code_fingerprint() -> str:
+    """SHA-256 of the source of our codec and archive: rows of other code must not be taken for this code's."""
+    digest = hashlib.sha256()
+    for package, left_out in ((s2vc_model, ("train", "metrics")), (s2vc_ray.archive, ())):
+        root = Path(str(package.__file__)).parent
+        for path in sorted(root.rglob("*.py")):
+            if path.relative_to(root).parts[0] not in left_out:
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def anchor_label(anchor: Anchor, gop: int | None) -> str:
+    """An anchor's name in tables: which GOPs it was given."""
+    return f"{anchor.name}, GOP {gop}" if gop else f"{anchor.name}, default GOP"
+
+
+def _check_tools(anchors: Sequence[Anchor], options: QualityOptions, device: str) -> None:
+    """Fail in the first second rather than after the first clip's encodes."""
+    grey = np.full((2, 64, 64, 3), 128, np.uint8)
+    measure(grey, grey, options.metrics, device=device)
+    for anchor in anchors:
+        _ = anchor.version
+
+
 def _rows(
     clip: Clip, codec: LoadedCodec, anchors: Sequence[Anchor], options: QualityOptions
 ) -> Iterator[Row]:
     device = str(codec.device)
+    about_us = {
+        "model_id": codec.model_id,
+        "weights": codec.weights_sha256,
+        "preset": codec.preset,
+        "device": device,
+        "torch": torch.__version__,
+        "code": code_fingerprint(),
+        "gop": options.gop,
+    }
     for q in options.qs:
-        coded = code_with_s2vc(clip, codec, q, options.gop)
-        yield _row(clip, OURS, q, coded, _scores(clip, coded, options, device))
+        job = _Job(clip, OURS, q, {**about_us, "q": q}, partial(code_with_s2vc, clip, codec, q, options.gop))
+        yield _kept(job, options, device)
     for anchor in anchors:
-        for point in anchor.ladder:
-            yield _kept(clip, anchor, point, options, device)
+        for gop in (options.gop if ours else None for ours in ANCHOR_GOPS[options.anchor_gop]):
+            for point in anchor.ladder:
+                identity = {"version": anchor.version, "settings": dict(anchor.settings(point, gop))}
+                code = partial(anchor.code, clip.frames, clip.rate, point, gop)
+                yield _kept(_Job(clip, anchor_label(anchor, gop), point, identity, code), options, device)
 
 
-def _scores(clip: Clip, coded: Coded, options: QualityOptions, device: str) -> dict[str, MetricResult]:
-    return measure(clip.frames, coded.decoded, options.metrics, options.sample, device)
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One point to measure: ``identity`` is what decides its bytes besides the clip, ``code`` makes them."""
+
+    clip: Clip
+    label: str
+    point: int
+    identity: Mapping[str, object]
+    code: Callable[[], Coded]
 
 
-def _row(clip: Clip, codec: str, point: int, coded: Coded, scores: Mapping[str, MetricResult]) -> Row:
+def _kept(job: _Job, options: QualityOptions, device: str) -> Row:
+    """The row from the cache, coded again only if it lacks a metric; what is measured is kept."""
+    cache = RowCache(options.cache)
+    clip = job.clip
+    identity = {**job.identity, "clip": clip.sha256, "rate": str(clip.rate), "sample": options.sample}
+    row = cache.get(identity)
+    missing = [name for name in options.metrics if row is None or name not in row.means]
+    if row is None or missing:
+        coded = job.code()
+        if row is not None and (row.bytes, row.payload_bytes) != (coded.bytes, coded.payload_bytes):
+            row, missing = (
+                None,
+                list(options.metrics),
+            )  # An encoder that is not deterministic: old scores lie.
+        row = _merged(row, _row(job, coded, _scores(clip, coded, missing, options.sample, device)))
+        cache.put(identity, row)
+    means, worsts = ({n: scores[n] for n in options.metrics} for scores in (row.means, row.worsts))
+    return replace(row, clip=clip.name, codec=job.label, means=means, worsts=worsts)
+
+
+def _merged(old: Row | None, new: Row) -> Row:
+    if old is None:
+        return new
+    return replace(new, means={**old.means, **new.means}, worsts={**old.worsts, **new.worsts})
+
+
+def _scores(
+    clip: Clip, coded: Coded, metrics: Sequence[str], sample: int | None, device: str
+) -> dict[str, MetricResult]:
+    try:
+        return measure(clip.frames, coded.decoded, metrics, sample, device, float(clip.rate))
+    except ValueError as error:
+        raise SourceError(f"{clip.name} cannot be measured: {error}") from error
+
+
+def _row(job: _Job, coded: Coded, scores: Mapping[str, MetricResult]) -> Row:
+    clip = job.clip
     count, height, width, _ = clip.frames.shape
     return Row(
         clip=clip.name,
-        codec=codec,
-        point=point,
+        codec=job.label,
+        point=job.point,
         width=width,
         height=height,
         frames=count,
@@ -196,31 +272,6 @@ def _row(clip: Clip, codec: str, point: int, coded: Coded, scores: Mapping[str, 
         means={name: result.mean for name, result in scores.items()},
         worsts={name: result.worst for name, result in scores.items()},
     )
-
-
-def _kept(clip: Clip, anchor: Anchor, point: int, options: QualityOptions, device: str) -> Row:
-    """An anchor's row from the cache, else measured and kept there."""
-    identity = {
-        "cache": _CACHE_VERSION,
-        "clip": clip.sha256,
-        "rate": str(clip.rate),
-        "version": anchor.version,
-        "settings": dict(anchor.settings(point, options.gop)),
-        "metrics": sorted(options.metrics),
-        "sample": options.sample,
-    }
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    path = options.cache / f"{key}.json" if options.cache else None
-    if path and path.is_file():
-        return Row(**{**json.loads(path.read_bytes()), "clip": clip.name, "codec": anchor.name})
-    coded = anchor.code(clip.frames, clip.rate, point, options.gop)
-    row = _row(clip, anchor.name, point, coded, _scores(clip, coded, options, device))
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(asdict(row)))
-        os.replace(partial, path)
-    return row
 
 
 def _archive(clip: Clip, codec: LoadedCodec, q: int, gop: int, payloads: Sequence[bytes]) -> bytes:

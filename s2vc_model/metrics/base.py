@@ -1,7 +1,8 @@
 """What every metric shares: its description, its result, and how frames become tensors.
 
 Frames are ``uint8`` RGB of shape (T, H, W, 3), as arrays or tensors. A metric's function maps two such
-tensors of one shape and device to T scores; it may assume nothing about T and splits its own batches.
+tensors of one shape and device to T scores; it may assume nothing about T and splits its own batches. A
+sequence metric's frames are consecutive, it learns their rate, and it says itself what one score belongs to.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch import Tensor
 
 Frames = NDArray[np.uint8] | Tensor
 Scores = NDArray[np.float64]
+DEFAULT_RATE = 25.0
+"""Frames per second assumed of a sequence whose rate nobody gave."""
 
 
 class MetricFunction(Protocol):
@@ -33,6 +36,14 @@ class MetricFunction(Protocol):
         ...
 
 
+class SequenceFunction(Protocol):
+    """Scores of consecutive frames: per frame, per pair of frames, or one for all, as its docstring says."""
+
+    def __call__(self, reference: Frames, decoded: Frames, rate: float = DEFAULT_RATE) -> Scores:
+        """Two (T, H, W, 3) ``uint8`` RGB clips at ``rate`` frames per second to at least one score."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One entry of the table of metrics.
@@ -43,6 +54,8 @@ class Metric:
         higher_is_better: direction; decides which frame is the worst.
         unit: what one score counts, for axis labels ("dB" or empty).
         learned: needs the downloaded weights.
+
+    `SequenceMetric` is the same for functions that need consecutive frames.
     """
 
     name: str
@@ -53,14 +66,21 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class SequenceMetric(Metric):
+    """A metric of consecutive frames: sampling keeps an unbroken run of them for it."""
+
+    function: SequenceFunction
+
+
+@dataclass(frozen=True, slots=True)
 class MetricResult:
     """Scores of one metric over the measured frames of one clip.
 
     Attributes:
-        mean: arithmetic mean over the measured frames.
-        worst: the score of the worst frame (lowest or highest, by the metric's direction).
+        mean: arithmetic mean of the scores.
+        worst: the worst score (lowest or highest, by the metric's direction).
         frames: indices of the measured frames in the clip.
-        values: one score per measured frame.
+        values: one score per measured frame; a sequence metric may give one per pair, or one alone.
     """
 
     mean: float
@@ -81,6 +101,17 @@ def sample_indices(frames: int, sample: int | None) -> tuple[int, ...]:
     if sample == 1:
         return (frames - 1,)
     return tuple(round(i * (frames - 1) / (sample - 1)) for i in range(sample))
+
+
+def run_indices(frames: int, sample: int | None) -> tuple[int, ...]:
+    """Which frames a sequence metric sees: all, or the last ``sample`` ones, where drift in a GOP is largest.
+
+    A sequence takes two frames, so a sample of one means the last two.
+    """
+    if sample is not None and sample < 1:
+        raise ValueError(f"sample must be at least 1 frame, not {sample}")
+    kept = frames if sample is None else min(frames, max(sample, 2))
+    return tuple(range(frames - kept, frames))
 
 
 def as_clip(frames: Frames, device: torch.device | str | None = None) -> Tensor:

@@ -8,6 +8,7 @@ heads, which equal ours bit for bit, on the same backbone in fp32), ``DISTS_pyto
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,22 @@ from s2vc_model.metrics import (
     METRICS,
     LpipsVgg,
     MetricWeightsMissing,
+    SequenceMetric,
+    ToolFailed,
+    ToolMissing,
+    cvvdp,
     dists,
+    flicker,
     lpips_alex,
     lpips_vgg,
     measure,
     ms_ssim,
     psnr,
+    run_indices,
     sample_indices,
+    tools,
+    vmaf,
+    vmaf_neg,
     weight_store,
     weights,
 )
@@ -34,6 +44,12 @@ from s2vc_model.metrics.msssim import scales
 from s2vc_model.metrics.psnr import PSNR_CAP
 
 Clip = NDArray[np.uint8]
+SEQUENCE = [  # Name, package it borrows, scores of three frames.
+    ("flicker", "", 2),
+    ("vmaf", "imageio_ffmpeg", 3),
+    ("vmaf_neg", "imageio_ffmpeg", 3),
+    ("cvvdp", "pycvvdp", 1),
+]
 
 
 def scene(height: int, width: int, frames: int = 2) -> Clip:
@@ -122,7 +138,7 @@ def test_psnr_is_exact_per_frame_and_capped() -> None:
 
 
 @pytest.mark.usefixtures("learned")
-@pytest.mark.parametrize("name", sorted(METRICS))
+@pytest.mark.parametrize("name", sorted(n for n in METRICS if not isinstance(METRICS[n], SequenceMetric)))
 def test_every_metric_is_best_for_equal_clips_and_handles_the_smallest_frame(name: str) -> None:
     clip = scene(16, 18, frames=3)
     metric = METRICS[name]
@@ -188,8 +204,94 @@ def test_measure_refuses_clips_it_cannot_compare(reference: Clip, decoded: Clip,
 
 
 def test_measure_refuses_an_unknown_metric_by_name() -> None:
-    with pytest.raises(ValueError, match="unknown metric 'vmaf'; known: psnr"):
-        measure(scene(16, 16), scene(16, 16), ["vmaf"])
+    with pytest.raises(ValueError, match="unknown metric 'ssim'; known: psnr"):
+        measure(scene(16, 16), scene(16, 16), ["ssim"])
+
+
+@pytest.mark.parametrize(("name", "needs", "scores"), SEQUENCE)
+def test_sequence_metrics_are_best_for_equal_clips(name: str, needs: str, scores: int) -> None:
+    if needs:
+        pytest.importorskip(needs)
+    clip, metric = scene(48, 64, frames=3), METRICS[name]
+    assert isinstance(metric, SequenceMetric)
+    equal, worse = (metric.function(clip, other) for other in (clip, degrade(clip)))
+    assert equal.shape == worse.shape == (scores,)
+    assert equal.dtype == np.float64
+    assert (worse < equal).all() if metric.higher_is_better else (worse > equal).all()
+
+
+def test_flicker_is_the_wrong_change_between_frames() -> None:
+    clip = scene(16, 18, frames=4)
+    bad = np.minimum(clip, 200)
+    shifted = bad + 7  # A constant error does not flicker.
+    np.testing.assert_allclose(flicker(bad, shifted), 0, atol=1e-6)
+    shifted[2, :, :, 0] += 9  # One channel of one frame: two pairs see it, a third of their samples.
+    np.testing.assert_allclose(flicker(bad, shifted), [0, 3, 3], atol=1e-5)
+    frozen = np.repeat(clip[:1], 4, axis=0)
+    motion = np.abs(np.diff(clip.astype(float), axis=0)).mean((1, 2, 3))
+    np.testing.assert_allclose(flicker(clip, frozen), motion, rtol=1e-5)
+    with pytest.raises(ValueError, match="at least 2"):
+        flicker(clip[:1], clip[:1])
+
+
+def test_sequence_metrics_see_an_unbroken_run_and_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[list[int], float]] = []
+
+    def spy(reference: torch.Tensor, decoded: torch.Tensor, rate: float = 0) -> NDArray[np.float64]:
+        seen.append((reference[:, 0, 0, 0].tolist(), rate))
+        return np.array([3.0, 5.0])
+
+    table = {**METRICS, "spy": SequenceMetric("spy", spy, higher_is_better=False)}
+    monkeypatch.setattr("s2vc_model.metrics.METRICS", table)
+    clip = np.arange(9, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
+    result = measure(clip, clip, ["spy", "psnr"], sample=3, rate=50)
+    assert seen == [([6, 7, 8], 50)]
+    assert list(result) == ["spy", "psnr"]
+    assert result["spy"].frames == (6, 7, 8)
+    assert (result["spy"].mean, result["spy"].worst) == (4, 5)
+    assert result["psnr"].frames == (0, 4, 8)
+    assert run_indices(9, 1) == (7, 8)
+    assert run_indices(2, None) == run_indices(2, 9) == (0, 1)
+    with pytest.raises(ValueError, match="at least 1"):
+        run_indices(5, 0)
+
+
+def test_vmaf_scores_every_frame_in_order_and_neg_denies_sharpening() -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    clip = scene(64, 96, frames=3)
+    bad = clip.copy()
+    bad[1] = degrade(bad)[1]
+    scores = vmaf(clip, bad)
+    assert scores[1] < min(scores[0], scores[2]) - 10
+    soft = (clip // 4 + 96).astype(np.uint8)
+    enhanced = (clip.astype(int) // 2 + 64).astype(np.uint8)  # Twice the contrast of ``soft``.
+    assert (vmaf(soft, enhanced) > vmaf_neg(soft, enhanced)).all()
+    with pytest.raises(ValueError, match="at least 32 pixels a side, not 64x31"):
+        vmaf(scene(31, 64), scene(31, 64))
+
+
+def test_cvvdp_knows_the_rate() -> None:
+    pytest.importorskip("pycvvdp")
+    clip = scene(48, 64, frames=4)
+    bad = clip.copy()
+    bad[1::2] = degrade(bad)[1::2]
+    slow, fast = (cvvdp(clip, bad, rate) for rate in (10, 100))
+    assert 0 < slow[0] < 10
+    assert fast[0] != pytest.approx(slow[0], abs=1e-3)
+
+
+def test_missing_and_failing_tools_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    sys.modules["s2vc_model.metrics.cvvdp"]._metric.cache_clear()
+    monkeypatch.setitem(sys.modules, "pycvvdp", None)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(ToolMissing, match=r"CVVDP needs .*pycvvdp.*pip install 's2vc-ray\[bench\]'"):
+        measure(scene(48, 64), scene(48, 64), ["cvvdp"])
+    with pytest.raises(ToolMissing, match=r"VMAF needs .*imageio_ffmpeg"):
+        vmaf(scene(48, 64), scene(48, 64))
+    monkeypatch.undo()
+    pytest.importorskip("imageio_ffmpeg")
+    with pytest.raises(ToolFailed, match=r"nonsense: ffmpeg ended with (.|\n)*no-such-file"):
+        tools.run_ffmpeg(["-i", "no-such-file", "-f", "null", "-"], "nonsense")
 
 
 @pytest.mark.usefixtures("learned")
