@@ -21,7 +21,14 @@ from s2vc_model.metrics import METRICS
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 """Codec name to (bits per pixel, score) by ascending rate."""
 _ACROSS = 3
-_STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
+_STEPS = (
+    (1.0,),
+    (1.0, 3.0),
+    (1.0, 2.0, 5.0),
+    (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0),
+    tuple(step / 2 for step in range(2, 20)),
+    tuple(step / 5 for step in range(5, 50)),
+)
 _MAX_TICKS = 6
 
 
@@ -90,10 +97,10 @@ def _plot(title: str, panels: Mapping[str, Curves], path: Path) -> None:
     down, across = math.ceil(len(panels) / _ACROSS), min(len(panels), _ACROSS)
     figure = Figure(figsize=(5 * across, 3.8 * down + 0.9), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(down, across, squeeze=False).flat
+    grid = list(figure.subplots(down, across, squeeze=False).flat)
     for axes, (name, curves) in zip(grid, panels.items(), strict=False):
         _panel(axes, name, curves)
-    for axes in list(grid)[len(panels) :]:
+    for axes in grid[len(panels) :]:
         axes.remove()
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9)

@@ -122,17 +122,22 @@ def _rows_table(rows: Sequence[Row], metrics: Sequence[str]) -> Table:
 
 
 def _bd_table(title: str, items: Sequence[Comparison], metrics: Sequence[str]) -> Table:
-    """Two lines per clip and anchor, the numbers and how far the curves overlap; then the means over clips."""
-    table = Table(title=title)
+    """Two lines per clip and anchor, the numbers and how far the curves overlap; then the means over clips.
+
+    What two curves without overlap span is in ``result.json``; here it would fold every column.
+    """
+    table = Table(title=title, caption="mean: over the clips that have a number (so many of how many)")
     for column in ("clip", "against", *metrics):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column in ("clip", "against"))
     found: dict[tuple[str, str], list[Comparison]] = {}
     for item in items:
         found.setdefault((item.clip, item.anchor), []).append(item)
     for (clip, anchor), own in found.items():
-        numbers = ("none" if i.bd.percent is None else f"{i.bd.percent:+.1f} %" for i in own)
+        numbers = (
+            i.bd.note.split(" (")[0] if i.bd.percent is None else f"{i.bd.percent:+.1f} %" for i in own
+        )
         table.add_row(clip, anchor, *numbers)
-        overlaps = (i.bd.note or f"{i.bd.overlap:.0%}" for i in own)
+        overlaps = (f"{i.bd.overlap:.0%}" for i in own)
         table.add_row("", "  overlap", *overlaps, style="dim")
     for anchor in dict.fromkeys(item.anchor for item in items):
         table.add_row("mean", anchor, *(_mean(items, anchor, metric) for metric in metrics))
@@ -144,8 +149,8 @@ def _mean(items: Sequence[Comparison], anchor: str, metric: str) -> str:
     own = [item.bd.percent for item in items if (item.anchor, item.metric) == (anchor, metric)]
     numbers = [percent for percent in own if percent is not None]
     if not numbers:
-        return f"no number on any of {len(own)} clips"
-    return f"{statistics.fmean(numbers):+.1f} % ({len(numbers)} of {len(own)} clips)"
+        return f"none (0 of {len(own)})"
+    return f"{statistics.fmean(numbers):+.1f} % ({len(numbers)} of {len(own)})"
 
 
 def _number(value: float) -> str:
