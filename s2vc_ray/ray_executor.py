@@ -186,6 +186,8 @@ class RayExecutor:
                 "env_vars": {
                     "OMP_NUM_THREADS": str(placement.cpus),
                     "OMP_WAIT_POLICY": "passive",
+                    # Each thread's own heap would keep what it once needed.
+                    "MALLOC_ARENA_MAX": "2",
                     "RAY_USAGE_STATS_ENABLED": "0",
                 }
             },

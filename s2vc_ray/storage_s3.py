@@ -129,7 +129,9 @@ class S3Storage:
             size = os.fstat(source.fileno()).st_size
             if size <= self.part_bytes:
                 return self.put(key, source.read(), overwrite=overwrite)
-            return self._conditionally(name, lambda: self._upload(name, source, size, overwrite))
+            tags: list[str] = []
+            won = self._conditionally(name, lambda: tags.append(self._upload(name, source, size, overwrite)))
+        return won and (overwrite or self._is_still(key, tags[-1]))
 
     def list(self, prefix: str = "") -> Iterator[ObjectStat]:
         """See `Storage.list`. Names that are no valid key, such as "folder" markers, are passed over."""
@@ -159,7 +161,17 @@ class S3Storage:
                     removed += 1
         return removed
 
-    def _upload(self, name: str, source: BinaryIO, size: int, overwrite: bool) -> None:
+    def _is_still(self, key: str, etag: str) -> bool:
+        """Whether the object is the one just written.
+
+        S3 lets one of several conditional completions win. SeaweedFS may let completions that overlap all
+        succeed, the last one staying. Asking again tells nearly every overwritten one; two that overlap to
+        the millisecond may still both believe that they won, and whole is what lies there either way.
+        """
+        found = self.stat(key)
+        return found is not None and found.etag == etag
+
+    def _upload(self, name: str, source: BinaryIO, size: int, overwrite: bool) -> str:
         source.seek(0)
         part_bytes = max(self.part_bytes, -(-size // _MAX_PARTS))
         place = {"Bucket": self.bucket, "Key": name}
@@ -176,9 +188,10 @@ class S3Storage:
                 sent += len(data)
             if sent != size:
                 raise StorageError(f"cannot write {self._uri(name)}: the file changed while it was uploaded")
-            self._client.complete_multipart_upload(
+            done = self._client.complete_multipart_upload(
                 **place, MultipartUpload={"Parts": parts}, **_condition(overwrite)
             )
+            return str(done["ETag"]).strip('"')
         except BaseException:
             self._abort(name, place["UploadId"])
             raise
