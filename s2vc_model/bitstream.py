@@ -8,9 +8,10 @@ Payload layout (little-endian; ``varint`` is unsigned LEB128)::
     u16 width | u16 height | u8 q | varint frames | varint len(intra) | u32 symbol_crc
     frames x u8 check | intra bytes | inter bytes (to the end)
 
-``check`` of frame t is the low byte of the CRC-32C of every symbol coded up to and including frame t;
-``symbol_crc`` is the whole CRC after the last frame. A decoder that disagrees with the encoder anywhere
-therefore stops with an error within a frame or two, and cannot pass the end of the GOP.
+``check`` of frame t is the low byte of the CRC-32C of the digests of all frames up to and including t (see
+`s2vc_model.latents.digests`: every integer decoded, means included); ``symbol_crc`` is the whole CRC after the last
+frame. A decoder that disagrees with the encoder anywhere therefore stops with an error within a frame or two, and
+cannot pass the end of the GOP.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class EncodedGop:
         intra: rANS stream of frame 0.
         inter: rANS stream of all later frames; empty when ``frames == 1``.
         checks: one rolling checksum byte per frame.
-        symbol_crc: CRC-32C of all symbols of the GOP.
+        symbol_crc: CRC-32C of all frame digests of the GOP.
     """
 
     width: int

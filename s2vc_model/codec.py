@@ -19,7 +19,7 @@ from s2vc_model.bitstream import MAX_SIDE, EncodedGop
 from s2vc_model.config import QUALITIES
 from s2vc_model.entropy import Checksum, Coder, StreamReader, StreamWriter
 from s2vc_model.errors import ModelError, SymbolMismatch
-from s2vc_model.latents import FrameDecoder, FrameEncoder
+from s2vc_model.latents import Block, DecodedLatents, decode_frame, encode_frame
 from s2vc_model.motion import block_motion, luma
 from s2vc_model.prior import Prior
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
@@ -79,12 +79,12 @@ class S2vcCodec:
                     y = self._net.inter.encode(x, state.buffer, feature, block_motion(light, before[:live]))
                 transform, prior = self._kind(t)
                 z = transform.hyper(y)
-            coder = FrameEncoder(prior, self._coders[prior_name(t)])
-            symbols, latent, prior_state = coder.encode(y.float(), z.float(), quality, state.prior if state else None)
-            for w, blocks in zip(work, symbols, strict=False):
-                w.add(t, blocks, self._coders[prior_name(t)])
+            carried = state.prior if state else None
+            blocks, latents = encode_frame(prior, y.float(), z.float(), quality, carried)
+            for w, own, digest in zip(work, blocks, latents.digests, strict=False):
+                w.add(t, own, digest, self._coders[prior_name(t)])
             if any(len(w.frames) > t + 1 for w in work):
-                state = self._advance(latent, state, feature, prior_state)
+                state = self._advance(latents, state, feature)
                 before = light
         done = {i: w.finish(q) for i, w in zip(order, work, strict=True)}
         return [done[i] for i in range(len(gops))]
@@ -121,17 +121,15 @@ class S2vcCodec:
             state = _first(state, live) if state else None
             quality = torch.tensor([w.gop.q for w in work[:live]], device=self.device)
             _, prior = self._kind(t)
-            coder = FrameDecoder(prior, self._coders[prior_name(t)])
-            streams = [w.stream(t) for w in work[:live]]
-            symbols, latent, prior_state = coder.decode(
-                streams, (rows, cols), quality, state.prior if state else None, self.device
-            )
-            for w, blocks in zip(work, symbols, strict=False):
-                w.check(t, blocks)
+            coder, streams = self._coders[prior_name(t)], [w.stream(t) for w in work[:live]]
+            carried = state.prior if state else None
+            latents = decode_frame(prior, coder, streams, (rows, cols), quality, carried, self.device)
+            for w, digest in zip(work, latents.digests, strict=False):
+                w.check(t, digest)
             with self._autocast():
                 feature = self._net.inter.extract(state.buffer.feature) if state else None
                 diffusion = state.diffusion if state else None
-                state = self._advance(latent, state, feature, prior_state)
+                state = self._advance(latents, state, feature)
                 picture, diffusion = self._net.generator(state.buffer, diffusion)
             state = GopState(state.buffer, state.prior, diffusion)
             pixels = self._download(picture, height, width)
@@ -142,14 +140,12 @@ class S2vcCodec:
             return self._net.intra, self._net.intra_prior
         return self._net.inter, self._net.inter_prior
 
-    def _advance(
-        self, latent: Tensor, state: GopState | None, feature: Tensor | None, prior_state: Tensor
-    ) -> GopState:
+    def _advance(self, latents: DecodedLatents, state: GopState | None, feature: Tensor | None) -> GopState:
         with self._autocast():
             if state is None or feature is None:
-                return GopState(self._net.intra.synthesis(latent), prior_state)
-            buffer, _ = self._net.inter.synthesis(latent, state.buffer, feature)
-            return GopState(buffer, prior_state)
+                return GopState(self._net.intra.synthesis(latents.values), latents.state)
+            buffer, _ = self._net.inter.synthesis(latents.values, state.buffer, feature)
+            return GopState(buffer, latents.state)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._half)
@@ -176,11 +172,11 @@ class _Writing:
         self._intra, self._inter = StreamWriter(), StreamWriter()
         self._sum, self._checks = Checksum(), bytearray()
 
-    def add(self, t: int, blocks: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]], coder: Coder) -> None:
+    def add(self, t: int, blocks: list[Block], digest: int, coder: Coder) -> None:
         stream = self._inter if t else self._intra
         for symbols, rows in blocks:
             stream.put(symbols, rows, coder)
-            self._sum.add(symbols)
+        self._sum.add(digest)
         self._checks.append(self._sum.low_byte)
 
     def finish(self, q: int) -> EncodedGop:
@@ -201,9 +197,8 @@ class _Reading:
     def stream(self, t: int) -> StreamReader:
         return self._inter if t else self._intra
 
-    def check(self, t: int, blocks: list[npt.NDArray[np.int32]]) -> None:
-        for symbols in blocks:
-            self._sum.add(symbols)
+    def check(self, t: int, digest: int) -> None:
+        self._sum.add(digest)
         last = t == self.gop.frames - 1
         if self._sum.low_byte != self.gop.checks[t] or (last and self._sum.value != self.gop.symbol_crc):
             raise SymbolMismatch(

@@ -123,14 +123,14 @@ class StreamReader:
 
 
 class Checksum:
-    """Rolling CRC-32C of a GOP's symbols."""
+    """Rolling CRC-32C of a GOP's frame digests."""
 
     def __init__(self) -> None:
         self.value = 0
 
-    def add(self, symbols: Symbols) -> None:
-        """Fold symbols in, as little-endian int16."""
-        self.value = google_crc32c.extend(self.value, symbols.astype("<i2").tobytes())
+    def add(self, digest: int) -> None:
+        """Fold one frame's 32-bit digest in, little-endian."""
+        self.value = google_crc32c.extend(self.value, digest.to_bytes(4, "little"))
 
     @property
     def low_byte(self) -> int:

@@ -147,7 +147,7 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
     Returns:
         (B, C, H, W), in ``x``'s dtype.
     """
-    b, _, h, w = x.shape
+    h, w = x.shape[2:]
     gx = torch.arange(w, device=x.device, dtype=torch.float32) + 0.5
     gy = torch.arange(h, device=x.device, dtype=torch.float32) + 0.5
     sx = (flow[:, 0].float() + gx) * (2.0 / w) - 1

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -30,6 +30,8 @@ FORMAT = 1
 PACKAGED = Path(__file__).parent / "weights"
 """Weights shipped with the package, one folder per preset."""
 _FLOAT32_BELOW = 8192
+_CODEC_KEY = "codec_sha256"
+"""Metadata that ties the config to the tensors: another config with the same tensors is another model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,10 @@ def save_weights(directory: Path, network: S2vcNetwork, notes: dict[str, Any]) -
             tensors[f"float/{name}"] = value.detach().to("cpu", dtype).contiguous()
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "model.safetensors"
-    save_file(tensors, str(path.with_suffix(".tmp")))
+    codec = network.config.to_dict()
+    save_file(tensors, str(path.with_suffix(".tmp")), metadata={_CODEC_KEY: _codec_digest(codec)})
     path.with_suffix(".tmp").replace(path)
-    config = {"format": FORMAT, "codec": network.config.to_dict(), "notes": notes}
+    config = {"format": FORMAT, "codec": codec, "notes": notes}
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     return _digest(path)
 
@@ -88,6 +91,10 @@ def load_weights(model: str | Path) -> LoadedWeights:
         if raw["format"] != FORMAT:
             raise WeightsError(f"{directory}: weights format {raw['format']}, this version reads {FORMAT}")
         config, notes = CodecConfig.from_dict(raw["codec"]), raw["notes"]
+        with safe_open(str(path), framework="pt") as file:
+            bound = (file.metadata() or {}).get(_CODEC_KEY)
+        if bound != _codec_digest(raw["codec"]):
+            raise WeightsError(f"{directory}: config.json is not the one these weights were saved with")
         tensors = load_file(str(path))
         network = S2vcNetwork(config)
         floats = {k.removeprefix("float/"): v.float() for k, v in tensors.items() if k.startswith("float/")}
@@ -105,6 +112,10 @@ def load_weights(model: str | Path) -> LoadedWeights:
         prior.load_integers(values)
         tables[kind] = CdfTables.from_tensors(values, SCALES + config.hyper)
     return LoadedWeights(network.eval().requires_grad_(False), tables, _digest(path), notes)
+
+
+def _codec_digest(codec: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(codec, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

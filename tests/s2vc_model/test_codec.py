@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from s2vc_model.bitstream import EncodedGop
 from s2vc_model.codec import S2vcCodec, load_model
 from s2vc_model.errors import BitstreamError, ModelError, SymbolMismatch, WeightsError
+from s2vc_model.latents import digests
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer
 from tests.media import pictures
 from tests.s2vc_model.networks import tiny_codec, tiny_weights
@@ -302,3 +303,30 @@ def test_load_model_refuses_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ModelError, match="no GPU"):
         load_model("small", "cuda")
     assert load_model("small", "auto").device.type == "cpu"
+
+
+@pytest.mark.parametrize("kind", ["intra", "inter"])
+def test_a_wrong_mean_is_noticed_though_it_changes_no_symbol(tiny: S2vcCodec, kind: str) -> None:
+    (gop,) = tiny.encode_gops([pictures(2, 64, 64)], 30)
+    weights = tiny_weights()
+    conv = weights.network.priors()[kind].s_out
+    conv.b_int[: weights.network.config.latent] += 64 / conv.scale.flatten()[: weights.network.config.latent]
+    with pytest.raises(SymbolMismatch, match=f"frame {int(kind == 'inter')}"):
+        S2vcCodec(weights, torch.device("cpu")).decode_gops([gop])
+
+
+def test_digests_see_every_integer_and_its_place() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hyper = torch.randint(-9, 10, (2, 3, 2, 2), generator=generator).float()
+    fixed = torch.randint(-24000, 24000, (2, 4, 8, 8), generator=generator).float()
+    plain = digests(hyper, fixed)
+    assert plain == digests(hyper, fixed.contiguous(memory_format=torch.channels_last))
+    seen = set(plain)
+    for tensor in (hyper, fixed):
+        for at in range(tensor[0].numel()):
+            changed = [t.clone() for t in (hyper, fixed)]
+            changed[tensor is fixed].view(2, -1)[0, at] += 1
+            first, second = digests(changed[0], changed[1])
+            assert second == plain[1]
+            seen.add(first)
+    assert len(seen) == 2 + hyper[0].numel() + fixed[0].numel()

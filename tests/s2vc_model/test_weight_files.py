@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -84,9 +85,12 @@ def test_unknown_model_names_those_there_are() -> None:
 
 
 def edit(folder: Path, change: Callable[[Tensors], object]) -> None:
-    tensors = load_file(str(folder / "model.safetensors"))
+    path = folder / "model.safetensors"
+    with safe_open(str(path), framework="pt") as file:
+        bound = file.metadata()
+    tensors = load_file(str(path))
     change(tensors)
-    save_file(tensors, str(folder / "model.safetensors"))
+    save_file(tensors, str(path), metadata=bound)
 
 
 def put(tensors: Tensors, name: str, at: int, value: int) -> None:
@@ -147,6 +151,12 @@ def test_configs_that_do_not_fit_are_refused(
 ) -> None:
     rewrite(folder, change)
     with pytest.raises(WeightsError):
+        load_weights(folder)
+
+
+def test_a_config_that_fits_but_is_not_the_saved_one_is_refused(folder: Path) -> None:
+    rewrite(folder, lambda c: c["codec"].update(timestep=c["codec"]["timestep"] + 1))
+    with pytest.raises(WeightsError, match="not the one"):
         load_weights(folder)
 
 
