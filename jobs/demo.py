@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--clip", type=Path, help="a video of your own instead of the packaged one")
     parser.add_argument("--frames", type=int, default=64, help="frames to take (default 64)")
-    parser.add_argument("--quality", type=int, default=32, help="quality index 0..63 (default 32)")
+    parser.add_argument("--quality", type=int, default=56, help="quality index 0..63 (default 56)")
     parser.add_argument("--metrics", default="sample:4", help="none, sample:N or full (default sample:4)")
     options = parser.parse_args(arguments)
     if problem := clear(options.out, options.clip):

@@ -57,7 +57,7 @@ def compress(
         ),
     ],
     gop: Annotated[int, typer.Option(help="Frames per GOP.")] = 32,
-    quality: Annotated[int, typer.Option(help="Quality index, 0 (smallest) to 63 (best).")] = 32,
+    quality: Annotated[int, typer.Option(help="Quality index, 0 (smallest) to 63 (best).")] = 56,
     model: _Model = "small",
     device: _Device = "auto",
     executor: Annotated[str, typer.Option(help="ray, or local: in this process.")] = "ray",
@@ -82,7 +82,7 @@ def compress(
 
     \b
     s2vc compress film.mp4 out/
-    s2vc compress footage/ 'tapes/**/*.mov' @more.txt out/ --quality 24
+    s2vc compress footage/ 'tapes/**/*.mov' @more.txt out/ --quality 48
     s2vc compress s3://bucket/raw s3://bucket/compressed --ray-address auto --workers 8
     s2vc compress clip.mkv out/ --executor local --metrics none
     """

@@ -75,7 +75,8 @@ class JobConfig:
 
     Attributes:
         gop: frames per GOP, 1..1024; the last GOP of a video may be shorter.
-        quality: quality index, 0 (smallest) .. 63 (best).
+        quality: quality index, 0 (smallest) .. 63 (best). The default is the lowest at which what enters a scene
+            has been seen to appear.
         model: a packaged model's name, or a directory with weights.
         device: where the codec runs; ``auto`` is CUDA when the worker has a GPU.
         executor: ``ray`` (actors, on this machine or a cluster) or ``local`` (this process, for debugging).
@@ -90,7 +91,7 @@ class JobConfig:
     """
 
     gop: int = 32
-    quality: int = 32
+    quality: int = 56
     model: str = "small"
     device: str = "auto"
     executor: str = "ray"

@@ -76,21 +76,27 @@ def decode_gop(source: Source, spec: GopSpec, *, threads: int = 1) -> DecodedGop
     Raises:
         SourceError: nothing of the GOP decodes, or its pictures are not of the size the spec names.
     """
-    found = {frame.pts: frame for frame in read_gop(source, spec, threads=threads)}
-    if len(found) < spec.frames:
-        for frame in read_gop(source, spec, threads=threads, further_back=True):
-            found.setdefault(frame.pts, frame)
+    place = {pts: at for at, pts in enumerate(spec.pts)}
+    # Filled in place: a list of frames and the array stacked from it would take the memory twice.
+    frames = np.empty((spec.frames, spec.height, spec.width, 3), np.uint8)
+    found: dict[int, bool] = {}
+    for further_back in (False, True):
+        if len(found) < spec.frames:
+            for frame in read_gop(source, spec, threads=threads, further_back=further_back):
+                if frame.pts not in found:
+                    frames[place[frame.pts]] = frame.rgb
+                    found[frame.pts] = frame.corrupt
     if not found:
         raise SourceError(
             f"{name_of(source, spec.source_uri)}: none of the {spec.frames} frames of GOP {spec.index} "
             f"decodes (pts {spec.pts[0]}..{spec.pts[-1]})"
         )
-    ordered = [found[pts] for pts in spec.pts if pts in found]
+    pts = tuple(pts for pts in spec.pts if pts in found)
     return DecodedGop(
-        frames=np.stack([frame.rgb for frame in ordered]),
-        pts=tuple(frame.pts for frame in ordered),
-        corrupt=sum(frame.corrupt for frame in ordered),
-        missing=spec.frames - len(ordered),
+        frames=frames if len(pts) == spec.frames else frames[[place[one] for one in pts]],
+        pts=pts,
+        corrupt=sum(found.values()),
+        missing=spec.frames - len(pts),
     )
 
 

@@ -1,10 +1,10 @@
 """Encoder actors on Ray: this machine's cores or GPUs, or a cluster's. The one module that imports Ray.
 
-Each actor pins its GPU, loads the codec once and works on two batches, so that one decodes its source while
-the other codes. Ray restarts what dies, without limit: nodes come and go. A `_Ledger` counts how often each
-batch was begun, so that a GOP which kills its process is given up like any other, and two batches of a
-process that died never run side by side again. A batch that lingers on a lost or slow worker is copied to an
-idle one: staging is idempotent.
+Each actor pins its GPU, loads the codec once and works on two batches (one on a CPU), so that one decodes its
+source while the other codes. Ray restarts what dies, without limit: nodes come and go. A `_Ledger` counts how
+often each batch was begun, so that a GOP which kills its process is given up like any other, and two batches
+of a process that died never run side by side again. A batch that lingers on a lost or slow worker is copied
+to an idle one: staging is idempotent.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from s2vc_ray.errors import ConfigError, S2vcError
 from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch, GopFailure
 from s2vc_ray.worker import CodecLoader, Worker, load_s2vc
 
-_BATCHES_PER_ACTOR = 2
 _LIVES = 2
 """How often a batch is begun before it is a failure; each retry of a failed GOP has as many."""
 _CPU_THREADS = 2
@@ -47,6 +46,15 @@ class Placement:
     workers: int
     gpus: float
     cpus: int
+
+    @property
+    def batches(self) -> int:
+        """Batches an actor works on at once.
+
+        Two keep a GPU busy while the next source is decoded. On a CPU that takes a hundredth of the time that
+        coding takes, and a second batch would only hold memory.
+        """
+        return 2 if self.gpus else 1
 
 
 def place(config: JobConfig, *, gpus: float, cpus: float) -> Placement:
@@ -85,12 +93,18 @@ class _Encoder:
     """The actor: a `Worker` that notes what it begins."""
 
     def __init__(
-        self, destination: str, config: JobConfig, threads: int, load_codec: CodecLoader, ledger: str
+        self,
+        destination: str,
+        config: JobConfig,
+        placement: Placement,
+        load_codec: CodecLoader,
+        ledger: str,
     ) -> None:
-        self._worker = Worker(destination, config, threads=threads, load_codec=load_codec)
+        self._worker = Worker(destination, config, threads=placement.cpus, load_codec=load_codec)
+        self._batches = placement.batches
         # By name: a handle among an actor's constructor arguments could be gone when Ray restarts the actor.
         self._ledger: Any = ray.get_actor(ledger)
-        self._slots = threading.Semaphore(_BATCHES_PER_ACTOR)
+        self._slots = threading.Semaphore(self._batches)
         self._draining = threading.Lock()
 
     def identity(self) -> CodecIdentity | str:
@@ -113,7 +127,7 @@ class _Encoder:
 
     @contextmanager
     def _slot(self, *, alone: bool) -> Iterator[None]:
-        wanted = _BATCHES_PER_ACTOR if alone else 1
+        wanted = self._batches if alone else 1
         with self._draining:
             for _ in range(wanted):
                 self._slots.acquire()
@@ -148,6 +162,7 @@ class RayExecutor:
         self._config = config
         self._load_codec = load_codec
         self._owns_ray = False
+        self._batches = 1
         self._ledger: Any = None
         self._actors: list[Any] = []
         self._ready: list[Any] = []
@@ -158,9 +173,9 @@ class RayExecutor:
 
     @property
     def window(self) -> int:
-        """Two batches for each actor that is up, less those that only repeat finished ones."""
+        """`Placement.batches` for each actor that is up, less those that only repeat finished ones."""
         stale = sum(flight.stale for flight in self._flights.values())
-        return max(1, _BATCHES_PER_ACTOR * len(self._ready) - stale)
+        return max(1, self._batches * len(self._ready) - stale)
 
     @property
     def actors(self) -> tuple[Any, ...]:
@@ -173,6 +188,7 @@ class RayExecutor:
         resources: dict[str, float] = ray.cluster_resources()
         gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 1.0)
         placement = place(self._config, gpus=gpus, cpus=cpus)
+        self._batches = placement.batches
         name = f"s2vc-ledger-{secrets.token_hex(8)}"
         ledger = ray.remote(_Ledger).options(name=name, num_cpus=0, max_restarts=-1, max_task_retries=-1)
         self._ledger = ledger.remote()
@@ -181,7 +197,7 @@ class RayExecutor:
             num_gpus=placement.gpus,
             max_restarts=-1,
             max_task_retries=-1,
-            max_concurrency=_BATCHES_PER_ACTOR,
+            max_concurrency=placement.batches,
             runtime_env={
                 "env_vars": {
                     "OMP_NUM_THREADS": str(placement.cpus),
@@ -193,9 +209,7 @@ class RayExecutor:
             },
         )
         for _ in range(placement.workers):
-            actor: Any = encoder.remote(
-                self._destination, self._config, placement.cpus, self._load_codec, name
-            )
+            actor: Any = encoder.remote(self._destination, self._config, placement, self._load_codec, name)
             self._actors.append(actor)
             self._starting[actor.identity.remote()] = actor
         ready, _ = ray.wait(list(self._starting), timeout=_START_SECONDS)

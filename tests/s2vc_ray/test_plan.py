@@ -76,7 +76,7 @@ def test_a_whole_archive_of_the_same_making_is_skipped(published: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "weights", "text"),
     [
-        (replace(CONFIG, quality=1), WEIGHTS, "q 32"),
+        (replace(CONFIG, quality=1), WEIGHTS, f"q {CONFIG.quality}"),
         (replace(CONFIG, gop=4), WEIGHTS, "GOP 8"),
         (replace(CONFIG, passthrough=False), WEIGHTS, "with passthrough"),
         (CONFIG, "0" * 64, "other weights"),
