@@ -36,8 +36,8 @@ def block_motion(current: Tensor, previous: Tensor) -> Tensor:
     """
     b, _, h, w = current.shape
     found = torch.zeros(b, 2, h // BLOCK, w // BLOCK, dtype=torch.long, device=current.device)
-    for reduction, radius in LEVELS:
-        now, then = F.avg_pool2d(current, reduction), F.avg_pool2d(previous, reduction)
+    scales = zip(_pyramid(current), _pyramid(previous), strict=True)
+    for (reduction, radius), (now, then) in zip(LEVELS, scales, strict=True):
         cells = BLOCK // reduction
         cost = _costs(now, then, found, radius, cells)
         steps = torch.arange(-radius, radius + 1, device=current.device).abs() * reduction
@@ -51,6 +51,17 @@ def block_motion(current: Tensor, previous: Tensor) -> Tensor:
     sub_x = _parabola(cost, best, 1, dx.abs() < radius)
     sub_y = _parabola(cost, best, side, dy.abs() < radius)
     return (found + torch.cat((sub_x, sub_y), 1)) * LEVELS[-1][0]
+
+
+def _pyramid(x: Tensor) -> list[Tensor]:
+    """``x`` averaged to each level's scale, coarsest first; each from the next finer one."""
+    scales: list[Tensor] = []
+    before = 1
+    for reduction, _ in reversed(LEVELS):
+        x = F.avg_pool2d(x, reduction // before)
+        scales.insert(0, x)
+        before = reduction
+    return scales
 
 
 def _costs(now: Tensor, then: Tensor, around: Tensor, radius: int, cells: int) -> Tensor:
@@ -79,7 +90,7 @@ def _reach(cells: int) -> int:
 def _block_mean(cells: Tensor, block: int) -> Tensor:
     """Mean over each block and half its neighbours: (B, K, h, w) -> (B, K, h/block, w/block)."""
     half = block // 2
-    small = F.avg_pool2d(cells, half)
+    small = F.avg_pool2d(cells, half) if half > 1 else cells
     padded = F.pad(small, (1, 1, 1, 1), mode="replicate")
     return F.avg_pool2d(padded, 4, 2)
 
