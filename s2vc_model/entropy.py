@@ -2,7 +2,8 @@
 
 The coder is CompressAI's: it takes integer CDF tables as they lie in the weights file and codes out-of-range values
 behind an escape itself. Constriction's measured faster, but builds its tables from floats; here nothing about a
-stored stream may hang on how a float is rounded, and at 1 to 5 % of symbols coded the coder is not the bottleneck.
+stored stream may hang on how a float is rounded, and with 3 to 9 % of symbols coded (q 32 to 63 on the demo's clip) it
+takes under 1 % of the time of encoding on a CPU.
 """
 
 from __future__ import annotations
