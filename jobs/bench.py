@@ -19,7 +19,7 @@ from jobs.bench_clips import ClipPolicy, find_clips
 from jobs.bench_quality import QualityOptions, run_quality
 from jobs.bench_report import RowsFile, print_report, write_report
 from jobs.bench_rows import Row
-from jobs.bench_speed import SpeedOptions, contents, run_speed
+from jobs.bench_speed import DEFAULT_SIZES, SIZES, SpeedOptions, contents, run_speed
 from s2vc_model.errors import ModelError
 from s2vc_model.metrics import METRICS
 from s2vc_model.metrics.weight_store import cache_path
@@ -113,29 +113,32 @@ def run_quality_command(
 def speed(
     model: Annotated[str, typer.Option(help="Model name or folder.")] = "small",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    q: Annotated[int, typer.Option(help="Quality index, 0..63.")] = 32,
+    q: Annotated[int, typer.Option(help="Quality index, 0..63.")] = SpeedOptions().q,
     gop: Annotated[int, typer.Option(help="Frames per GOP.")] = 32,
-    gops: Annotated[int, typer.Option(help="GOPs per run; memory must not grow with it.")] = 2,
+    size: Annotated[str, typer.Option(help=f"Of {', '.join(SIZES)}.")] = DEFAULT_SIZES,
+    rounds: Annotated[int, typer.Option(help="Calls per run; memory must not grow with it.")] = 2,
+    batch: Annotated[int, typer.Option(help="GOPs of a call; 0: one a core, or what fills a GPU.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads of torch; 0 leaves the choice to torch.")] = 0,
 ) -> None:
-    """Encode and decode speed at CIF and 720p through real bytes, and peak memory."""
+    """Encode and decode speed through real bytes, and peak memory."""
     try:
-        print_speed(SpeedOptions(model, device, q, gop, gops, threads), load_s2vc)
+        options = SpeedOptions(model, device, q, gop, rounds, batch, threads)
+        print_speed(options, load_s2vc, contents(size))
     except (S2vcError, ModelError) as error:
         _fail(error)
 
 
-def print_speed(options: SpeedOptions, load: CodecLoader, runs: list[tuple[str, str]] | None = None) -> None:
+def print_speed(options: SpeedOptions, load: CodecLoader, runs: list[tuple[str, str]]) -> None:
     """Measure each run and print one table."""
-    table = Table(title=f"Speed of {options.model}, q {options.q}, GOPs of {options.gop}, one at a time")
-    columns = ("size", "content", "frames", "bpp", "encode fps", "decode fps")
-    for column in (*columns, "loaded MB", "peak MB, 1 GOP", f"peak MB, {options.gops} GOPs"):
+    table = Table(title=f"Speed of {options.model}, q {options.q}, GOPs of {options.gop}")
+    columns = ("size", "content", "GOPs at once", "frames", "bpp", "encode fps", "decode fps")
+    for column in (*columns, "loaded MB", "peak MB, 1 round", f"{options.rounds} rounds"):
         table.add_column(column, justify="right")
-    for found in run_speed(options, load, contents() if runs is None else runs):
+    for found in run_speed(options, load, runs):
         memory = (f"{megabytes:.0f}" for megabytes in (found.loaded_mb, found.first_mb, found.peak_mb))
         speeds = (f"{found.encode_fps:.2f}", f"{found.decode_fps:.2f}")
         size = f"{found.width}x{found.height}"
-        table.add_row(size, found.content, str(found.frames), f"{found.bpp:.4f}", *speeds, *memory)
+        table.add_row(size, found.content, str(found.batch), str(found.frames), f"{found.bpp:.4f}", *speeds, *memory)
     console.print(table)
 
 

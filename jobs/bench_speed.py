@@ -1,7 +1,7 @@
 """Measures how fast the codec encodes and decodes, through real payload bytes, and how much memory it needs.
 
-Each size runs in a fresh process, so that its peak memory is its own. GOPs pass one at a time, as a worker
-with a batch of one would code them, and memory must not grow with their number.
+Each size runs in a fresh process, so that its peak memory is its own. As many GOPs pass at a time as the codec likes
+best (one a core on a CPU), and memory must not grow with their number.
 """
 
 from __future__ import annotations
@@ -22,27 +22,33 @@ import psutil
 
 from jobs.bench_clips import ClipPolicy, Pixels, load_clip, make_clip, package_clip, synthetic_clip
 from s2vc_model.bitstream import EncodedGop
+from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.worker import CodecLoader, LoadedCodec
 
-SIZES = {"CIF": (352, 288), "720p": (1280, 720)}
+SIZES = {"CIF": (352, 288), "720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}
+DEFAULT_SIZES = "CIF,720p"
 REAL_CLIP = "bikes.mp4"
 
 
 @dataclass(frozen=True, slots=True)
 class SpeedOptions:
-    """What one speed run measures: ``gops`` GOPs of ``gop`` frames at quality ``q``, coded one by one."""
+    """What one speed run measures: ``rounds`` calls with ``batch`` GOPs of ``gop`` frames each at quality ``q``.
+
+    ``batch`` 0 is the codec's own choice.
+    """
 
     model: str = "small"
     device: str = "auto"
-    q: int = 32
+    q: int = JobConfig().quality
     gop: int = 32
-    gops: int = 2
+    rounds: int = 2
+    batch: int = 0
     threads: int = 0
 
     def __post_init__(self) -> None:
-        if self.gop < 1 or self.gops < 1:
-            raise ConfigError("gop and gops must be at least 1")
+        if self.gop < 1 or self.rounds < 1 or self.batch < 0:
+            raise ConfigError("gop and rounds must be at least 1, batch 1 or more (0 chooses)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +56,13 @@ class SpeedResult:
     """Speed of one content at one size; ``bpp`` counts payloads.
 
     ``loaded_mb`` is resident memory with the model loaded and the content in place, ``first_mb`` the peak
-    after the first GOP, ``peak_mb`` after the last.
+    after the first round, ``peak_mb`` after the last.
     """
 
     content: str
     width: int
     height: int
+    batch: int
     frames: int
     bpp: float
     encode_fps: float
@@ -65,11 +72,18 @@ class SpeedResult:
     peak_mb: float
 
 
-def contents() -> list[tuple[str, str]]:
-    """(content, size name) of each run: synthetic at every size, and a real clip at CIF where installed."""
-    runs = [("synthetic", size) for size in SIZES]
-    if package_clip(REAL_CLIP):
-        runs.insert(1, (REAL_CLIP, "CIF"))
+def contents(sizes: str) -> list[tuple[str, str]]:
+    """(content, size name) of each run: synthetic at every size, and a real clip at CIF where installed.
+
+    Raises:
+        ConfigError: ``sizes``, names joined by commas, has one that is unknown.
+    """
+    names = sizes.split(",")
+    if unknown := set(names) - set(SIZES):
+        raise ConfigError(f"unknown size {unknown.pop()!r}; known: {', '.join(SIZES)}")
+    runs = [("synthetic", size) for size in names]
+    if "CIF" in names and package_clip(REAL_CLIP):
+        runs.append((REAL_CLIP, "CIF"))
     return runs
 
 
@@ -81,6 +95,8 @@ def run_speed(options: SpeedOptions, load: CodecLoader, runs: list[tuple[str, st
     """
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    # As in a worker: each thread's own heap would keep what it once needed. Read when a process starts.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     spawn = multiprocessing.get_context("spawn")
     for content, size in runs:
         with ProcessPoolExecutor(1, mp_context=spawn) as pool:
@@ -93,25 +109,27 @@ def measure_speed(
     """Measure in this process."""
     frames = _frames(content, width, height, options.gop)
     codec = load(options.model, options.device)
-    _warm_up(codec, frames[:2], options.q)
+    batch = options.batch or codec.parallel
+    _warm_up(codec, frames[:2], options.q, batch)
+    gops = [frames, *(frames.copy() for _ in range(batch - 1))]
     loaded = psutil.Process().memory_info().rss / 1e6
     encode = decode = 0.0
     size, first = 0, 0.0
-    for _ in range(options.gops):
+    for _ in range(options.rounds):
         started = time.perf_counter()
-        payload = codec.encode_gops([frames], options.q)[0].to_payload()
+        payloads = [gop.to_payload() for gop in codec.encode_gops(gops, options.q)]
         between = time.perf_counter()
-        decoded = codec.decode_gops([EncodedGop.from_payload(payload)])[0]
+        for pictures in codec.iter_decode([EncodedGop.from_payload(payload) for payload in payloads]):
+            if any(picture.shape != frames.shape[1:] for picture in pictures.values()):
+                raise RuntimeError(f"the codec returned another size than {frames.shape[1:]}")
         decode += time.perf_counter() - between
         encode += between - started
-        size += len(payload)
-        if decoded.shape != frames.shape:
-            raise RuntimeError(f"the codec turned {frames.shape} into {decoded.shape}")
+        size += sum(map(len, payloads))
         first = first or _peak_mb()
-    count = options.gops * len(frames)
+    count = options.rounds * batch * len(frames)
     bpp = 8 * size / (count * width * height)
     return SpeedResult(
-        content, width, height, count, bpp, count / encode, count / decode, loaded, first, _peak_mb()
+        content, width, height, batch, count, bpp, count / encode, count / decode, loaded, first, _peak_mb()
     )
 
 
@@ -126,8 +144,8 @@ def _frames(content: str, width: int, height: int, count: int) -> Pixels:
     return make_clip(content, tiled, Fraction(clip.rate)).frames
 
 
-def _warm_up(codec: LoadedCodec, frames: Pixels, q: int) -> None:
-    codec.decode_gops(codec.encode_gops([frames], q))
+def _warm_up(codec: LoadedCodec, frames: Pixels, q: int, batch: int) -> None:
+    codec.decode_gops(codec.encode_gops([frames] * batch, q))
 
 
 def _peak_mb() -> float:

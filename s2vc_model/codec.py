@@ -1,13 +1,18 @@
 """Frames to bytes and back: lockstep coding of several GOPs of one size.
 
 Encoding runs the transforms and the integer priors only; the U-Net and the pixel decoder stand outside the coding loop
-and run when decoding. Frame t of all GOPs is one batch; GOPs that ended drop out. Nothing survives a call.
+and run when decoding. On a GPU frame t of all GOPs is one batch, and GOPs that ended drop out. On a CPU each GOP has
+one core to itself, as many side by side as there are cores: convolutions of one small frame spread badly over cores,
+and a GOP's bytes then depend neither on the number of cores nor on its neighbours. Nothing survives a call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +32,12 @@ from s2vc_model.transforms import InterTransform, IntraTransform
 from s2vc_model.weight_files import LoadedWeights, load_weights
 
 Frames = npt.NDArray[np.uint8]
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 GRID = 32
 """Frames are padded to multiples of this many pixels, by repeating their edges."""
+_LOCKSTEP = 4
+"""GOPs of a batch on a GPU that fill it."""
 
 
 class S2vcCodec:
@@ -39,18 +48,22 @@ class S2vcCodec:
         weights_sha256: digest of the weights file.
         preset: name of the configuration.
         device: where it runs.
+        parallel: how many GOPs are best given to one call.
+        lockstep: whether the GOPs of a call are coded as one batch; None: on a GPU.
     """
 
-    def __init__(self, weights: LoadedWeights, device: torch.device) -> None:
+    def __init__(self, weights: LoadedWeights, device: torch.device, lockstep: bool | None = None) -> None:
         self.model_id, self.weights_sha256 = weights.model_id, weights.sha256
         self.preset, self.device = weights.network.config.preset, device
         self._net = weights.network.to(device).to(memory_format=torch.channels_last)
         self._coders = {kind: Coder(tables) for kind, tables in weights.tables.items()}
         self._half = device.type == "cuda"
+        self.lockstep = device.type != "cpu" if lockstep is None else lockstep
+        self.parallel = _LOCKSTEP if self.lockstep else _cores()
+        self._lanes = ThreadPoolExecutor(_cores(), "s2vc-lane", torch.set_num_threads, (1,))
 
-    @torch.inference_mode()
     def encode_gops(self, gops: Sequence[Frames], q: int) -> list[EncodedGop]:
-        """Code GOPs of one frame size in lockstep.
+        """Code GOPs of one frame size.
 
         Args:
             gops: each (T, H, W, 3) uint8 RGB; T may differ, H and W (1..65535) may not.
@@ -60,8 +73,16 @@ class S2vcCodec:
             ModelError: no frames, wrong type or shape, mixed sizes, or q out of range.
         """
         _check_frames(gops, q)
-        order = sorted(range(len(gops)), key=lambda i: -len(gops[i]))
-        work = [_Writing(gops[i]) for i in order]
+        work = [_Writing(frames) for frames in gops]
+        if self.lockstep:
+            self._encode(sorted(work, key=lambda w: -len(w.frames)), q)
+        else:
+            self._side_by_side(lambda one: self._encode([one], q), work)
+        return [w.finish(q) for w in work]
+
+    @torch.inference_mode()
+    def _encode(self, work: list[_Writing], q: int) -> None:
+        """Code GOPs, longest first, in lockstep."""
         state: GopState | None = None
         before: Tensor | None = None
         for t in range(len(work[0].frames)):
@@ -86,11 +107,9 @@ class S2vcCodec:
             if any(len(w.frames) > t + 1 for w in work):
                 state = self._advance(latents, state, feature)
                 before = light
-        done = {i: w.finish(q) for i, w in zip(order, work, strict=True)}
-        return [done[i] for i in range(len(gops))]
 
     def decode_gops(self, gops: Sequence[EncodedGop]) -> list[Frames]:
-        """Decode GOPs of one frame size in lockstep to (T, H, W, 3) uint8 RGB each.
+        """Decode GOPs of one frame size to (T, H, W, 3) uint8 RGB each.
 
         Raises:
             ModelError: mixed sizes.
@@ -102,15 +121,30 @@ class S2vcCodec:
                 out[i][t] = frame
         return out
 
-    @torch.inference_mode()
     def iter_decode(self, gops: Sequence[EncodedGop]) -> Iterator[dict[int, Frames]]:
-        """Like :meth:`decode_gops`, one frame index at a time: GOP number -> (H, W, 3) uint8."""
-        if not gops:
+        """Like :meth:`decode_gops`, one frame index at a time: GOP number -> (H, W, 3) uint8.
+
+        A lone GOP on a CPU has all of torch's threads.
+        """
+        if any((g.height, g.width) != (gops[0].height, gops[0].width) for g in gops):
+            raise ModelError("GOPs of one call must have one frame size")
+        if self.lockstep or len(gops) < 2:
+            yield from self._decode(gops, range(len(gops)))
+            return
+        decoders = [self._decode(gops, [i]) for i in range(len(gops))]
+        while step := self._side_by_side(lambda decoder: next(decoder, None), decoders):
+            frames = {i: frame for found in step if found for i, frame in found.items()}
+            if not frames:
+                return
+            yield frames
+
+    @torch.inference_mode()
+    def _decode(self, gops: Sequence[EncodedGop], numbers: Sequence[int]) -> Iterator[dict[int, Frames]]:
+        """Decode the GOPs of these ``numbers`` in lockstep."""
+        if not numbers:
             return
         height, width = gops[0].height, gops[0].width
-        if any((g.height, g.width) != (height, width) for g in gops):
-            raise ModelError("GOPs of one call must have one frame size")
-        order = sorted(range(len(gops)), key=lambda i: -gops[i].frames)
+        order = sorted(numbers, key=lambda i: -gops[i].frames)
         rows, cols = _padded(height) // 16, _padded(width) // 16
         config = self._net.config
         most = (config.latent + config.hyper) * rows * cols
@@ -134,6 +168,10 @@ class S2vcCodec:
             state = GopState(state.buffer, state.prior, diffusion)
             pixels = self._download(picture, height, width)
             yield {order[k]: pixels[k] for k in range(live)}
+
+    def _side_by_side(self, function: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out]:
+        """Apply ``function`` to each item, every call on a core of its own."""
+        return list(self._lanes.map(function, items))
 
     def _kind(self, t: int) -> tuple[IntraTransform | InterTransform, Prior]:
         if t == 0:
@@ -227,6 +265,11 @@ def load_model(model: str | Path = "small", device: str = "auto") -> S2vcCodec:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"device {device!r} was asked for, but torch sees no GPU; use 'auto' or 'cpu'")
     return S2vcCodec(load_weights(model), torch.device(device))
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _padded(side: int) -> int:

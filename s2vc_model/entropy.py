@@ -8,10 +8,14 @@ takes under 1 % of the time of encoding on a CPU.
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
+import sys
+from types import ModuleType
+
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
-from compressai import ans
 
 from s2vc_model.errors import BitstreamError
 from s2vc_model.prior import RESIDUAL_MAX
@@ -19,6 +23,25 @@ from s2vc_model.tables import PRECISION, CdfTables
 
 Symbols = npt.NDArray[np.int32]
 
+
+def _load_ans() -> ModuleType:
+    """`compressai.ans` without `compressai`, whose own imports take 150 MB and 2.6 s and are not needed here."""
+    name = "compressai.ans"
+    if name in sys.modules:
+        return sys.modules[name]
+    package = importlib.util.find_spec("compressai")
+    places = package.submodule_search_locations if package else None
+    spec = importlib.machinery.PathFinder.find_spec(name, places) if places else None
+    if spec is None or spec.loader is None:
+        raise ImportError("the rANS coder is missing: pip install compressai")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    # So that a process which does import all of compressai finds this one instead of a second.
+    sys.modules[name] = module
+    return module
+
+
+ans = _load_ans()
 
 _WORD = 4
 """Bytes rANS reads at a time, and the most that one symbol inside its table's range can consume."""

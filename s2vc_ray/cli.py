@@ -70,7 +70,7 @@ def compress(
         list[str] | None, typer.Option(help=f"What to measure; repeatable. Default: {' '.join(METRICS)}.")
     ] = None,
     batch: Annotated[int, typer.Option(help="GOPs of one video coded in lockstep; 0 chooses.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads per worker; 0 chooses.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU cores per worker; 0 chooses.")] = 0,
     attempts: Annotated[int, typer.Option(help="Tries before a GOP's video is given up.")] = 3,
     passthrough: Annotated[bool, typer.Option(help="Carry audio, subtitles, attachments and tags.")] = True,
     as_json: _Json = False,
@@ -119,7 +119,7 @@ def decompress(
     model: _Model = "small",
     device: _Device = "auto",
     salvage: Annotated[bool, typer.Option(help="Decode what is whole of a damaged archive.")] = False,
-    batch: Annotated[int, typer.Option(help="GOPs decoded in lockstep.")] = 1,
+    batch: Annotated[int, typer.Option(help="GOPs decoded side by side; 0 chooses.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace the output file.")] = False,
     as_json: _Json = False,
 ) -> None:

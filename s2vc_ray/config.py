@@ -85,7 +85,8 @@ class JobConfig:
         metrics: what is decoded again and measured while encoding.
         batch: most GOPs of one video coded in lockstep; more is faster on a GPU and takes more memory. 0 is 4
             on a GPU and 1 on a CPU.
-        threads: CPU threads of each worker for video decoding and CPU inference; 0 chooses (2 without GPUs).
+        threads: CPU cores of each worker: for video decoding beside a GPU; without one, for as many batches side by
+            side. 0 chooses (2 without GPUs).
         attempts: how often a GOP that fails is tried before its video is given up.
         passthrough: carry audio, subtitles, attachments and metadata into the archive.
     """

@@ -1,4 +1,4 @@
-"""The decompress job: one archive in, one playable file out, GOP by GOP, in flat memory.
+"""The decompress job: one archive in, one playable file out, a few GOPs at a time, in flat memory.
 
 Needs the archive and the model, nothing else: no source, no manifest, no Ray. Reaches the codec only when it
 loads it.
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _CODEC = "s2vc"
+_MEMORY = 4 << 30
+"""What the GOPs decoded side by side may take, where the caller does not say how many."""
+_WORKING = 600
+"""Bytes that decoding takes for each pixel of a frame, buffers and activations together; measured on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ def decompress(
     model: str = "small",
     device: str = "auto",
     salvage: bool = False,
-    batch: int = 1,
+    batch: int = 0,
     overwrite: bool = False,
     on_gop: Callable[[int, int], None] | None = None,
     load_codec: CodecLoader = load_s2vc,
@@ -60,7 +64,7 @@ def decompress(
     Args:
         model: the packaged model's name, or the weights directory, that coded the archive.
         salvage: decode what is whole of a damaged or truncated archive.
-        batch: GOPs decoded in lockstep; memory grows with it.
+        batch: GOPs decoded side by side, on a GPU in lockstep; 0 is as many as the codec likes and 4 GiB hold.
         overwrite: replace ``out``.
         on_gop: called with (GOPs done, GOPs in all) as decoding goes on.
 
@@ -71,8 +75,8 @@ def decompress(
         ObjectExists: ``out`` exists and ``overwrite`` is false.
         ConfigError: ``out``'s format is unknown.
     """
-    if batch < 1:
-        raise ConfigError(f"batch is {batch}: give 1 or more")
+    if batch < 0:
+        raise ConfigError(f"batch is {batch}: give 1 or more, or 0 to have it chosen")
     with open_source(archive) as stream:
         reader = ArchiveReader(stream, salvage=salvage)
         if not len(reader):
@@ -80,7 +84,7 @@ def decompress(
         codec = load_codec(model, device)
         check_weights(reader.header, codec, archive)
         passthrough, notes = _carried(reader, salvage)
-        frames = _frames(reader, codec, batch, on_gop)
+        frames = _frames(reader, codec, batch or _fitting(reader, codec.parallel), on_gop)
         written = write_video(out, frames, _video_header(reader.header), passthrough, overwrite=overwrite)
         lost = reader.header.frames - written.frames
         return DecompressReport(
@@ -100,6 +104,13 @@ def check_weights(header: ArchiveHeader, codec: LoadedCodec, archive: str) -> No
             f"{header.weights_sha256[:16]}); model {codec.model_id!r} has {codec.weights_sha256[:16]}: "
             "give the directory of the right ones with --model"
         )
+
+
+def _fitting(reader: ArchiveReader, most: int) -> int:
+    """As many GOPs, up to ``most``, as fit the memory: the frames held of each, and what decoding one takes."""
+    frames = max(entry.frames for entry in reader.index.gops)
+    one = reader.header.width * reader.header.height * (3 * frames + _WORKING)
+    return max(1, min(most, _MEMORY // one))
 
 
 def _frames(

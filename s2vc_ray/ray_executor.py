@@ -1,10 +1,11 @@
 """Encoder actors on Ray: this machine's cores or GPUs, or a cluster's. The one module that imports Ray.
 
-Each actor pins its GPU, loads the codec once and works on two batches (one on a CPU), so that one decodes its
-source while the other codes. Ray restarts what dies, without limit: nodes come and go. A `_Ledger` counts how
-often each batch was begun, so that a GOP which kills its process is given up like any other, and two batches
-of a process that died never run side by side again. A batch that lingers on a lost or slow worker is copied
-to an idle one: staging is idempotent.
+Each actor loads the codec once. On GPUs it pins one and works on two batches, so that one decodes its source
+while the other codes; on CPUs it works on one batch a core, each on a core of its own, which beats all cores
+on one batch by half. Ray restarts what dies, without limit: nodes come and go. A `_Ledger` counts how often
+each batch was begun, so that a GOP which kills its process is given up like any other, and two batches of a
+process that died never run side by side again. A batch that lingers on a lost or slow worker is copied to an
+idle one: staging is idempotent.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from s2vc_ray.worker import CodecLoader, Worker, load_s2vc
 
 _LIVES = 2
 """How often a batch is begun before it is a failure; each retry of a failed GOP has as many."""
-_CPU_THREADS = 2
-"""One worker with two threads is faster than two with one, and takes half the memory."""
+_CPU_CORES = 2
+"""Cores of a worker without a GPU: they share one copy of the model and of everything imported."""
 _POLL_SECONDS = 5.0
 _LINGER_SECONDS = 120.0
 _START_SECONDS = 600.0
@@ -51,10 +52,19 @@ class Placement:
     def batches(self) -> int:
         """Batches an actor works on at once.
 
-        Two keep a GPU busy while the next source is decoded. On a CPU that takes a hundredth of the time that
-        coding takes, and a second batch would only hold memory.
+        Two keep a GPU busy while the next source is decoded. Each core of a CPU has a batch of its own.
         """
-        return 2 if self.gpus else 1
+        return 2 if self.gpus else self.cpus
+
+    @property
+    def coding(self) -> int:
+        """Batches of an actor that may be in the codec at once."""
+        return 1 if self.gpus else self.cpus
+
+    @property
+    def threads(self) -> int:
+        """Threads of one batch: to decode its source, and for what of torch runs on a CPU."""
+        return self.cpus if self.gpus else 1
 
 
 def place(config: JobConfig, *, gpus: float, cpus: float) -> Placement:
@@ -71,7 +81,7 @@ def place(config: JobConfig, *, gpus: float, cpus: float) -> Placement:
         threads = config.threads or max(1, min(8, int(cpus // max(gpus, 1))))
         return Placement(config.workers or max(1, int(gpus)), 1, threads)
     share = max(1, int(cpus) // max(config.workers, 1))
-    threads = min(config.threads, max(1, int(cpus))) or min(_CPU_THREADS, share)
+    threads = min(config.threads, max(1, int(cpus))) or min(_CPU_CORES, share)
     return Placement(config.workers or max(1, int(cpus // threads)), 0, threads)
 
 
@@ -100,7 +110,9 @@ class _Encoder:
         load_codec: CodecLoader,
         ledger: str,
     ) -> None:
-        self._worker = Worker(destination, config, threads=placement.cpus, load_codec=load_codec)
+        self._worker = Worker(
+            destination, config, threads=placement.threads, coding=placement.coding, load_codec=load_codec
+        )
         self._batches = placement.batches
         # By name: a handle among an actor's constructor arguments could be gone when Ray restarts the actor.
         self._ledger: Any = ray.get_actor(ledger)
@@ -200,7 +212,7 @@ class RayExecutor:
             max_concurrency=placement.batches,
             runtime_env={
                 "env_vars": {
-                    "OMP_NUM_THREADS": str(placement.cpus),
+                    "OMP_NUM_THREADS": str(placement.threads),
                     "OMP_WAIT_POLICY": "passive",
                     # Each thread's own heap would keep what it once needed.
                     "MALLOC_ARENA_MAX": "2",

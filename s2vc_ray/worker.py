@@ -43,6 +43,11 @@ class LoadedCodec(GopCodec, Protocol):
         ...
 
     @property
+    def parallel(self) -> int:
+        """How many GOPs are best given to one call."""
+        ...
+
+    @property
     def device(self) -> object:
         """Where it runs; its ``str`` is recorded."""
         ...
@@ -75,24 +80,32 @@ class _Coded:
 
 
 class Worker:
-    """Codes batches for one job. Safe to call from two threads: one decodes its source while the other codes.
+    """Codes batches for one job. Safe to call from several threads: some decode their sources while others code.
 
     Args:
         destination: where staged GOPs go; see `s2vc_ray.storage.open_storage`.
         config: the job.
         threads: CPU threads for decoding a source.
+        coding: batches that may be in the codec at once.
         load_codec: where the codec comes from.
     """
 
     def __init__(
-        self, destination: str, config: JobConfig, *, threads: int = 1, load_codec: CodecLoader = load_s2vc
+        self,
+        destination: str,
+        config: JobConfig,
+        *,
+        threads: int = 1,
+        coding: int = 1,
+        load_codec: CodecLoader = load_s2vc,
     ) -> None:
         self._storage = open_storage(destination)
         self._config = config
         self._threads = threads
         self._load_codec = load_codec
         self._codec: LoadedCodec | None = None
-        self._codec_lock = threading.Lock()
+        self._loading = threading.Lock()
+        self._coding = threading.Semaphore(coding)
 
     def identity(self) -> CodecIdentity:
         """Load the codec if need be and say which it is.
@@ -100,8 +113,7 @@ class Worker:
         Raises:
             ConfigError: the model, the device or the metrics' weights are not to be had.
         """
-        with self._codec_lock:
-            codec = self._loaded()
+        codec = self._loaded()
         # Named without importing it: a codec without torch is a codec all the same.
         torch = getattr(sys.modules.get("torch"), "__version__", "")
         return CodecIdentity(
@@ -142,15 +154,16 @@ class Worker:
         return BatchResult(batch, tuple(outcomes[spec.index] for spec in batch.specs))
 
     def _loaded(self) -> LoadedCodec:
-        if self._codec is None:
-            try:
-                codec = self._load_codec(self._config.model, self._config.device)
-                if self._config.metrics.enabled:
-                    _check_metrics(self._config.metrics.names)
-            except (ModelError, ImportError, OSError) as error:
-                raise ConfigError(f"model {self._config.model!r} cannot be used here: {error}") from error
-            self._codec = codec
-        return self._codec
+        with self._loading:
+            if self._codec is None:
+                try:
+                    codec = self._load_codec(self._config.model, self._config.device)
+                    if self._config.metrics.enabled:
+                        _check_metrics(self._config.metrics.names)
+                except (ModelError, ImportError, OSError) as error:
+                    raise ConfigError(f"model {self._config.model!r} cannot be used here: {error}") from error
+                self._codec = codec
+            return self._codec
 
     def _already_staged(self, batch: GopBatch, spec: GopSpec) -> StagedGop | None:
         key = staging_key(batch.staging, spec.index)
@@ -168,8 +181,8 @@ class Worker:
     def _code(self, gops: Sequence[Frames]) -> list[_Coded]:
         if not gops:
             return []
-        with self._codec_lock:
-            codec = self._loaded()
+        codec = self._loaded()
+        with self._coding:
             begun = time.perf_counter()
             payloads = [gop.to_payload() for gop in codec.encode_gops(gops, self._config.quality)]
             encoded_at = time.perf_counter()

@@ -31,6 +31,7 @@ class FakeCodec:
 
     model_id = "fake"
     preset = "fake"
+    parallel = 2
 
     def __init__(self, model: str, device: str) -> None:
         name, _, behaviours = model.partition(":")

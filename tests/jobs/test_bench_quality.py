@@ -527,8 +527,8 @@ def test_command_fails_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_speed_is_measured_in_a_process_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    chosen = SpeedOptions(model="fake", device="cpu", gop=2, gops=2, threads=1)
+    chosen = SpeedOptions(model="fake", device="cpu", gop=2, rounds=2, threads=1)
     bench.print_speed(chosen, load_fake, [("synthetic", "CIF")])
     text = capsys.readouterr().out
     assert "352x288" in text
-    assert "peak MB, 2 GOPs" in text
+    assert "2 rounds" in text

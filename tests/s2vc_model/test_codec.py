@@ -18,6 +18,7 @@ from s2vc_model.codec import S2vcCodec, load_model
 from s2vc_model.errors import BitstreamError, ModelError, SymbolMismatch, WeightsError
 from s2vc_model.latents import digests
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer
+from s2vc_model.weight_files import load_weights
 from tests.media import pictures
 from tests.s2vc_model.networks import tiny_codec, tiny_weights
 
@@ -27,6 +28,12 @@ Frames = npt.NDArray[np.uint8]
 @pytest.fixture(scope="module")
 def codec() -> S2vcCodec:
     return load_model("small", "cpu")
+
+
+@pytest.fixture(scope="module")
+def lockstep() -> S2vcCodec:
+    """Coding as on a GPU: the GOPs of a call are one batch."""
+    return S2vcCodec(load_weights("small"), torch.device("cpu"), lockstep=True)
 
 
 @pytest.fixture(scope="module")
@@ -85,35 +92,57 @@ def test_another_process_decodes_the_same_frames_from_the_bytes_alone(
     assert np.array_equal(np.load(out), codec.decode_gops([gop])[0])
 
 
-def test_lockstep_of_unequal_lengths_keeps_order_and_decodes_alone(codec: S2vcCodec) -> None:
+def test_lockstep_of_unequal_lengths_keeps_order_and_decodes_alone(lockstep: S2vcCodec) -> None:
     clips = [pictures(n, 80, 64, seed=n) for n in (2, 5, 1, 3)]
-    gops = codec.encode_gops(clips, 45)
+    gops = lockstep.encode_gops(clips, 45)
     assert [g.frames for g in gops] == [2, 5, 1, 3]
-    together = codec.decode_gops(gops)
+    together = lockstep.decode_gops(gops)
     for clip, gop, frames in zip(clips, gops, together, strict=True):
-        (alone,) = codec.decode_gops([gop])
+        (alone,) = lockstep.decode_gops([gop])
         assert frames.shape == clip.shape
         assert np.abs(frames.astype(int) - alone).max() <= 1
 
 
+def test_bytes_on_a_cpu_hang_on_neither_neighbours_nor_threads(codec: S2vcCodec) -> None:
+    clips = [photo(n, 80, 64, seed=n) for n in (3, 1, 2)]
+    together = [gop.to_payload() for gop in codec.encode_gops(clips, 50)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        alone = [codec.encode_gops([clip], 50)[0].to_payload() for clip in clips]
+    finally:
+        torch.set_num_threads(before)
+    assert together == alone
+
+
+def test_gops_side_by_side_decode_as_each_alone(codec: S2vcCodec) -> None:
+    gops = codec.encode_gops([pictures(n, 80, 64, seed=n) for n in (2, 5, 1, 3)], 45)
+    steps = list(codec.iter_decode(gops))
+    assert [sorted(step) for step in steps] == [[0, 1, 2, 3], [0, 1, 3], [1, 3], [1], [1]]
+    for number, gop in enumerate(gops):
+        (alone,) = codec.decode_gops([gop])
+        mine = np.stack([step[number] for step in steps if number in step])
+        assert np.abs(mine.astype(int) - alone).max() <= 1
+
+
 @pytest.mark.parametrize("q", [0, 30, 63])
-def test_batched_encoding_gives_the_streams_of_one_by_one_encoding(codec: S2vcCodec, q: int) -> None:
+def test_batched_encoding_gives_the_streams_of_one_by_one_encoding(lockstep: S2vcCodec, q: int) -> None:
     """Bits may differ where a float transform rounds another way; what decodes may not differ beyond that."""
     clips = [photo(2, 80, 64, seed=n) for n in range(3)]
-    batched = codec.encode_gops(clips, q)
-    single = [codec.encode_gops([clip], q)[0] for clip in clips]
+    batched = lockstep.encode_gops(clips, q)
+    single = [lockstep.encode_gops([clip], q)[0] for clip in clips]
     for mine, own in zip(batched, single, strict=True):
         assert abs(len(mine.to_payload()) - len(own.to_payload())) <= 0.02 * len(own.to_payload()) + 4
-        a, b = (codec.decode_gops([g])[0].astype(int) for g in (mine, own))
+        a, b = (lockstep.decode_gops([g])[0].astype(int) for g in (mine, own))
         assert np.abs(a - b).mean() < 1
 
 
-def test_mixed_qualities_decode_in_one_lockstep(codec: S2vcCodec) -> None:
+def test_mixed_qualities_decode_in_one_lockstep(lockstep: S2vcCodec) -> None:
     clip = pictures(2, 64, 64)
-    gops = [codec.encode_gops([clip], q)[0] for q in (5, 60)]
-    together = codec.decode_gops(gops)
+    gops = [lockstep.encode_gops([clip], q)[0] for q in (5, 60)]
+    together = lockstep.decode_gops(gops)
     for gop, frames in zip(gops, together, strict=True):
-        assert np.abs(frames.astype(int) - codec.decode_gops([gop])[0]).max() <= 1
+        assert np.abs(frames.astype(int) - lockstep.decode_gops([gop])[0]).max() <= 1
 
 
 def test_size_and_fidelity_rise_with_quality(codec: S2vcCodec) -> None:

@@ -43,7 +43,7 @@ def quick_codec(device: str = "cpu") -> S2vcCodec:
     """The packaged model without its generator."""
     weights = load_weights("small")
     weights.network.generator = NoPicture()
-    return S2vcCodec(weights, torch.device(device))
+    return S2vcCodec(weights, torch.device(device), lockstep=True)
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +151,15 @@ def test_threads_kernels_and_batches_change_nothing(
 ) -> None:
     with threads(count), torch.backends.mkldnn.flags(enabled=mkldnn):
         assert decode_all(codec, streams, lockstep, monkeypatch) == reference
+
+
+def test_gops_on_cores_of_their_own_change_nothing(streams: list[list[EncodedGop]]) -> None:
+    """Decoding checks every integer of a frame against the encoder's digest."""
+    weights = load_weights("small")
+    weights.network.generator = NoPicture()
+    lanes = S2vcCodec(weights, torch.device("cpu"), lockstep=False)
+    for gops in streams:
+        assert len(lanes.decode_gops(gops)) == PER_SIZE
 
 
 def test_memory_layout_changes_nothing(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
 
+from s2vc_model.bitstream import EncodedGop
 from s2vc_model.errors import ModelError
 from s2vc_ray.archive import ArchiveReader
 from s2vc_ray.compress import compress
@@ -25,7 +27,7 @@ from s2vc_ray.errors import (
     WrongWeights,
 )
 from tests import media
-from tests.fakes import load_fake
+from tests.fakes import FakeCodec, load_fake
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def back(archive: Path, out: Path, **options: Any) -> DecompressReport:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".y4m"])
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("batch", [0, 1, 2])
 def test_every_frame_comes_back(archive: Path, tmp_path: Path, suffix: str, batch: int) -> None:
     seen: list[tuple[int, int]] = []
     out = tmp_path / f"a{suffix}"
@@ -52,6 +54,22 @@ def test_every_frame_comes_back(archive: Path, tmp_path: Path, suffix: str, batc
     _, frames = media.all_frames(out)
     assert len(frames) == 20
     assert (frames[0].width, frames[0].height) == (66, 50)
+
+
+def test_gops_side_by_side_fit_the_memory(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[int] = []
+    decode = FakeCodec.iter_decode
+
+    def counting(self: FakeCodec, gops: Sequence[EncodedGop]) -> Iterator[dict[int, Any]]:
+        groups.append(len(gops))
+        return decode(self, gops)
+
+    monkeypatch.setattr(FakeCodec, "iter_decode", counting)
+    back(archive, tmp_path / "a.mkv")
+    assert groups == [2, 1]
+    monkeypatch.setattr("s2vc_ray.decompress._MEMORY", 2 * 66 * 50 * 600)
+    back(archive, tmp_path / "b.mkv")
+    assert groups == [2, 1, 1, 1, 1]
 
 
 def test_pictures_are_those_that_the_codec_decodes(archive: Path, tmp_path: Path) -> None:
@@ -124,6 +142,6 @@ def test_other_refusals(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         back(archive, tmp_path / "a.xyz")
     with pytest.raises(ConfigError, match="batch"):
-        back(archive, tmp_path / "a.mp4", batch=0)
+        back(archive, tmp_path / "a.mp4", batch=-1)
     with pytest.raises(ModelError):
         back(archive, tmp_path / "a.mp4", model="nonsense")
