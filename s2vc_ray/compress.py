@@ -20,11 +20,11 @@ from datetime import UTC, datetime
 from s2vc_ray.commit import adopt, commit_video
 from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import ConfigError
-from s2vc_ray.executor import Executor, GopBatch, GopFailure, LocalExecutor, execute
+from s2vc_ray.executor import Executor, GopBatch, GopFailure, GopTask, LocalExecutor, execute
 from s2vc_ray.manifest import Records, write_part
 from s2vc_ray.plan import PlannedVideo, PublishedVideo, VideoFailure, failure_of, plan_video
 from s2vc_ray.progress import Reporter, Silent
-from s2vc_ray.results import JobReport, VideoResult
+from s2vc_ray.results import JobReport, Tally, VideoResult
 from s2vc_ray.rows import INCOMPLETE, JobContext, Published, failure_row, incompleteness
 from s2vc_ray.sources import Source, list_sources
 from s2vc_ray.staging import StagedGop, staging_key, unpack_staged
@@ -122,7 +122,8 @@ class _Run:
         self._records = Records(storage)
         self._open: dict[str, _Open] = {}
         self._commits: dict[Future[_Committed], tuple[PlannedVideo | PublishedVideo, int]] = {}
-        self._results: dict[str, VideoResult] = {}
+        self._tally = Tally()
+        self._place = {source.uri: at for at, source in enumerate(sources)}
         self._committers = ThreadPoolExecutor(_COMMITTERS, "commit")
 
     def run(self) -> JobReport:
@@ -136,7 +137,7 @@ class _Run:
                 self._collect_commits()
         seconds = (datetime.now(UTC) - self._job.created).total_seconds()
         report = JobReport(
-            self._job.job, self._job.config_hash, seconds, tuple(self._results[s.uri] for s in self._sources)
+            self._job.job, self._job.config_hash, seconds, self._tally.totals, self._tally.videos()
         )
         self._reporter.finished(report)
         return report
@@ -180,21 +181,21 @@ class _Run:
         except Exception as error:  # one video's trouble, as in planning
             self._fail(failure_of(video.source, error, video.fixity))
             return
-        self._reporter.planned(video.source.name, video.info.frames, len(video.specs))
+        self._reporter.planned(video.source.video_id, video.source.name, video.info.frames, len(video.specs))
         open_ = self._open[video.source.video_id] = _Open(video, done)
         for gop in done.values():
             self._reporter.gop_done(gop, resumed=True)
         self._close_if_settled(open_)
-        left = [spec for spec in video.specs if spec.index not in done]
+        left = [GopTask(spec, video.staging) for spec in video.specs if spec.index not in done]
         size = self._job.config.batch_on(self._job.codec.device)
         for at in range(0, len(left), size):
             if open_.failures:
                 # The video is lost already; what is staged stays for the next run.
-                for spec in left[at:]:
-                    open_.failures.append(GopFailure(spec, "NotTried", "another GOP of this video failed", 0))
+                for task in left[at:]:
+                    open_.failures.append(GopFailure(task, "NotTried", "another GOP of this video failed", 0))
                 self._close_if_settled(open_)
                 return
-            yield GopBatch(tuple(left[at : at + size]), video.staging)
+            yield GopBatch(tuple(left[at : at + size]))
 
     def _staged(self, video: PlannedVideo, index: int) -> StagedGop:
         key = staging_key(video.staging, index)
@@ -202,7 +203,7 @@ class _Run:
 
     def _settle(self, outcome: StagedGop | GopFailure) -> None:
         if isinstance(outcome, GopFailure):
-            open_ = self._open[outcome.spec.video_id]
+            open_ = self._open[outcome.task.spec.video_id]
             open_.failures.append(outcome)
         else:
             open_ = self._open[outcome.video_id]
@@ -294,20 +295,20 @@ class _Run:
         )
 
     def _finish(self, result: VideoResult) -> None:
-        self._results[result.uri] = result
+        self._tally.add(self._place[result.uri], result)
         self._reporter.video_done(result)
 
 
 def _blame(video: PlannedVideo, failures: Sequence[GopFailure]) -> VideoFailure:
     tried = [failure for failure in failures if failure.attempts]
-    first = min(tried, key=lambda failure: failure.spec.index)
+    first = min(tried, key=lambda failure: failure.task.spec.index)
     others = f" ({len(tried) - 1} other GOPs failed as well)" if len(tried) > 1 else ""
-    text = f"{video.source.uri}: GOP {first.spec.index} of {len(video.specs)}: {first.error}{others}"
+    text = f"{video.source.uri}: GOP {first.task.spec.index} of {len(video.specs)}: {first.error}{others}"
     return VideoFailure(
         video.source,
         first.error_class,
         text,
         video.fixity,
-        gop_index=first.spec.index,
+        gop_index=first.task.spec.index,
         attempts=first.attempts,
     )

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
-from s2vc_ray.staging import StagedGop
+from s2vc_ray.staging import StagedGop, staging_key
 from s2vc_ray.values import GopSpec
 
 
@@ -35,15 +35,26 @@ class CodecIdentity:
 
 
 @dataclass(frozen=True, slots=True)
-class GopBatch:
-    """GOPs of one video to code in lockstep.
+class GopTask:
+    """One GOP to code; ``staging`` is the key prefix under which its payload is staged."""
 
-    ``staging`` is the key prefix of their staged payloads; ``attempt`` counts from 1. A batch is small: it
-    holds references to frames, never frames.
+    spec: GopSpec
+    staging: str
+
+    @property
+    def key(self) -> str:
+        """Key of the staged payload; no two tasks share one."""
+        return staging_key(self.staging, self.spec.index)
+
+
+@dataclass(frozen=True, slots=True)
+class GopBatch:
+    """GOPs of one frame size, of one video or several, to code side by side.
+
+    ``attempt`` counts from 1. A batch is small: it holds references to frames, never frames.
     """
 
-    specs: tuple[GopSpec, ...]
-    staging: str
+    tasks: tuple[GopTask, ...]
     attempt: int = 1
 
 
@@ -51,7 +62,7 @@ class GopBatch:
 class GopFailure:
     """One GOP that could not be coded, and why."""
 
-    spec: GopSpec
+    task: GopTask
     error_class: str
     error: str
     attempts: int
@@ -163,6 +174,6 @@ def execute(executor: Executor, batches: Iterable[GopBatch], *, attempts: int) -
         under_way -= 1
         for outcome in result.outcomes:
             if isinstance(outcome, GopFailure) and result.batch.attempt < attempts:
-                again.append(replace(result.batch, specs=(outcome.spec,), attempt=result.batch.attempt + 1))
+                again.append(GopBatch((outcome.task,), result.batch.attempt + 1))
             else:
                 yield outcome

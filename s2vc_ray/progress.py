@@ -13,7 +13,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from s2vc_ray.results import JobReport, VideoResult
+from s2vc_ray.executor import GopFailure
+from s2vc_ray.results import FlowDepths, JobReport, VideoResult
 from s2vc_ray.staging import StagedGop
 
 
@@ -21,15 +22,23 @@ class Reporter(Protocol):
     """Told what happens in a job, from one thread."""
 
     def started(self, job: str, sources: int) -> None:
-        """The job begins."""
+        """The job begins; ``sources`` is how many are known by now."""
         ...
 
-    def planned(self, name: str, frames: int, gops: int) -> None:
+    def planned(self, video_id: str, name: str, frames: int, gops: int) -> None:
         """One video is about to be coded."""
         ...
 
     def gop_done(self, gop: StagedGop, *, resumed: bool) -> None:
         """One GOP is staged; ``resumed`` when an earlier run had staged it."""
+        ...
+
+    def gop_failed(self, failure: GopFailure, *, final: bool) -> None:
+        """One try at a GOP failed; unless ``final`` it will be tried again."""
+        ...
+
+    def flow(self, depths: FlowDepths) -> None:
+        """How full the stages are, told at most once a second."""
         ...
 
     def video_done(self, result: VideoResult) -> None:
@@ -47,10 +56,16 @@ class Silent:
     def started(self, job: str, sources: int) -> None:
         """Nothing."""
 
-    def planned(self, name: str, frames: int, gops: int) -> None:
+    def planned(self, video_id: str, name: str, frames: int, gops: int) -> None:
         """Nothing."""
 
     def gop_done(self, gop: StagedGop, *, resumed: bool) -> None:
+        """Nothing."""
+
+    def gop_failed(self, failure: GopFailure, *, final: bool) -> None:
+        """Nothing."""
+
+    def flow(self, depths: FlowDepths) -> None:
         """Nothing."""
 
     def video_done(self, result: VideoResult) -> None:
@@ -70,12 +85,23 @@ class Plain:
         """Name the job."""
         self._say(f"job {job}: {sources} source{'s' * (sources != 1)}")
 
-    def planned(self, name: str, frames: int, gops: int) -> None:
+    def planned(self, video_id: str, name: str, frames: int, gops: int) -> None:
         """Name the video."""
         self._say(f"{name}: {frames} frames in {gops} GOPs")
 
     def gop_done(self, gop: StagedGop, *, resumed: bool) -> None:
         """Nothing: a line per GOP is too many."""
+
+    def gop_failed(self, failure: GopFailure, *, final: bool) -> None:
+        """Say what will be tried again; what will not ends its video, whose line says it."""
+        if not final:
+            spec = failure.task.spec
+            self._say(
+                f"{spec.source_uri}: GOP {spec.index}: {failure.error_class}: {failure.error}; trying again"
+            )
+
+    def flow(self, depths: FlowDepths) -> None:
+        """Nothing."""
 
     def video_done(self, result: VideoResult) -> None:
         """Its end, and its numbers."""
@@ -114,7 +140,7 @@ class Live(Plain):
         self._begun = time.monotonic()
         self._progress.start()
 
-    def planned(self, name: str, frames: int, gops: int) -> None:
+    def planned(self, video_id: str, name: str, frames: int, gops: int) -> None:
         """Lengthen the bar."""
         self._total += frames
         self._progress.update(self._task, total=self._total, description=name)
@@ -160,10 +186,7 @@ def describe(result: VideoResult) -> str:
 
 def summarise(report: JobReport) -> str:
     """A job's totals in one line."""
-    done = [video for video in report.videos if video.status in ("ok", "partial")]
-    frames = sum(video.frames for video in done)
-    before = sum(video.source_bytes or 0 for video in done)
-    after = sum(video.archive_bytes or 0 for video in done)
+    frames, before, after = report.totals.frames, report.totals.source_bytes, report.totals.archive_bytes
     line = (
         f"{report.count('ok')} compressed, {report.count('partial')} in part, {report.count('skipped')} skipped, "
         f"{report.count('failed')} failed in {report.seconds:.1f} s"

@@ -133,7 +133,7 @@ class _Encoder:
             if begun > _LIVES:
                 text = f"its worker died {begun - 1} times while coding it; see the Ray logs for the cause"
                 return BatchResult(
-                    batch, tuple(GopFailure(spec, "WorkerDied", text, batch.attempt) for spec in batch.specs)
+                    batch, tuple(GopFailure(task, "WorkerDied", text, batch.attempt) for task in batch.tasks)
                 )
             return self._worker.encode(batch)
 
@@ -293,8 +293,8 @@ class RayExecutor:
             result = BatchResult(
                 flight.batch,
                 tuple(
-                    GopFailure(spec, type(error).__name__, str(error), flight.batch.attempt)
-                    for spec in flight.batch.specs
+                    GopFailure(task, type(error).__name__, str(error), flight.batch.attempt)
+                    for task in flight.batch.tasks
                 ),
             )
         if flight.stale:
@@ -323,7 +323,7 @@ class RayExecutor:
 
 
 def _key(batch: GopBatch) -> str:
-    return f"{batch.staging} {batch.attempt} {[spec.index for spec in batch.specs]}"
+    return f"{batch.attempt} {' '.join(task.key for task in batch.tasks)}"
 
 
 def _connect(address: str | None) -> bool:

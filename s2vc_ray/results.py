@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +36,106 @@ class VideoResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over a job. Sizes are in bytes and, like frames, GOPs and pixels, of what this run compressed.
+
+    ``troubled`` counts the sources with an error: failed ones, partial ones, and skipped ones whose archive is partial.
+    """
+
+    ok: int = 0
+    partial: int = 0
+    skipped: int = 0
+    failed: int = 0
+    troubled: int = 0
+    source_bytes: int = 0
+    archive_bytes: int = 0
+    payload_bytes: int = 0
+    frames: int = 0
+    gops: int = 0
+    pixels: int = 0
+
+    def plus(self, video: VideoResult) -> Totals:
+        """With one more video."""
+        ended = {video.status: getattr(self, video.status) + 1}
+        out = replace(self, **ended, troubled=self.troubled + (video.error_class is not None))
+        if video.status not in ("ok", "partial"):
+            return out
+        return replace(
+            out,
+            source_bytes=self.source_bytes + (video.source_bytes or 0),
+            archive_bytes=self.archive_bytes + (video.archive_bytes or 0),
+            payload_bytes=self.payload_bytes + video.payload_bytes,
+            frames=self.frames + video.frames,
+            gops=self.gops + video.gops,
+            pixels=self.pixels + video.pixels,
+        )
+
+
+class Tally:
+    """Adds up a job's results and keeps the first of them, those with an error before all others.
+
+    A report of a million videos is not held in memory; the manifest has all of them.
+    """
+
+    def __init__(self, keep: int = 10_000) -> None:
+        self.totals = Totals()
+        self._keep = keep
+        self._troubled: dict[int, VideoResult] = {}
+        self._clean: dict[int, VideoResult] = {}
+
+    def add(self, place: int, video: VideoResult) -> None:
+        """Count the result of the source at ``place`` in the job's list."""
+        self.totals = self.totals.plus(video)
+        kept = self._troubled if video.error_class else self._clean
+        if len(self._troubled) + len(self._clean) < self._keep:
+            kept[place] = video
+        elif video.error_class and self._clean:
+            self._clean.popitem()
+            kept[place] = video
+
+    def videos(self) -> tuple[VideoResult, ...]:
+        """The results kept, in the order of their sources."""
+        return tuple(video for _, video in sorted({**self._troubled, **self._clean}.items()))
+
+
+@dataclass(frozen=True, slots=True)
 class JobReport:
-    """A finished job: its id, its `JobConfig.config_hash`, wall seconds, and one result per source."""
+    """A finished job: its id, its `JobConfig.config_hash`, wall seconds, sums, and its sources' results.
+
+    ``videos`` holds at most 10,000 results, those with an error first; `totals` counts all.
+    """
 
     job: str
     config_hash: str
     seconds: float
+    totals: Totals
     videos: tuple[VideoResult, ...]
 
     def count(self, status: str) -> int:
         """How many sources ended so."""
-        return sum(video.status == status for video in self.videos)
+        number: int = getattr(self.totals, status)
+        return number
 
     @property
     def clean(self) -> bool:
         """Whether every source is compressed in full."""
-        return not any(video.error_class for video in self.videos)
+        return not self.totals.troubled
+
+
+@dataclass(frozen=True, slots=True)
+class FlowDepths:
+    """How much lies in each stage of a running job: what tells which one is the bottleneck.
+
+    Attributes:
+        planning: sources being probed, or probed and waiting to be coded.
+        queued: GOPs of opened videos that no worker has yet.
+        coding: batches with workers.
+        window: batches that workers would take.
+        committing: videos whose archive is being put together.
+    """
+
+    planning: int
+    queued: int
+    coding: int
+    window: int
+    committing: int

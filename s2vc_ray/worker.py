@@ -20,10 +20,10 @@ from s2vc_model.bitstream import EncodedGop
 from s2vc_model.errors import ModelError
 from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import ConfigError, ObjectMissing
-from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch, GopFailure, GopOutcome
+from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch, GopFailure, GopOutcome, GopTask
 from s2vc_ray.frames import DecodedGop, decode_gop
 from s2vc_ray.sources import open_media
-from s2vc_ray.staging import Metric, StagedGop, pack_staged, staging_key, unpack_staged
+from s2vc_ray.staging import Metric, StagedGop, pack_staged, unpack_staged
 from s2vc_ray.storage import open_storage
 from s2vc_ray.values import GopCodec, GopSpec
 
@@ -125,33 +125,31 @@ class Worker:
 
         GOPs that are staged already are returned as they lie there.
         """
-        outcomes: dict[int, GopOutcome] = {}
-        sources: dict[int, tuple[GopSpec, DecodedGop, float]] = {}
-        for spec in batch.specs:
+        outcomes: dict[GopTask, GopOutcome] = {}
+        sources: dict[GopTask, tuple[DecodedGop, float]] = {}
+        for task in batch.tasks:
             # Any exception is about this GOP, and must reach the manifest as its error instead of ending the
             # job.
             try:
-                staged = self._already_staged(batch, spec)
+                staged = self._already_staged(task)
                 if staged is not None:
-                    outcomes[spec.index] = staged
+                    outcomes[task] = staged
                 else:
-                    sources[spec.index] = (spec, *self._decode_source(spec))
+                    sources[task] = self._decode_source(task.spec)
             except Exception as error:
-                outcomes[spec.index] = _failure(spec, error, batch.attempt)
+                outcomes[task] = _failure(task, error, batch.attempt)
         try:
-            coded = self._code([gop.frames for _, gop, _ in sources.values()])
+            coded = self._code([gop.frames for gop, _ in sources.values()])
         except Exception as error:
-            # In lockstep, one GOP's failure is every GOP's; each is tried again alone.
-            outcomes.update(
-                {index: _failure(spec, error, batch.attempt) for index, (spec, _, _) in sources.items()}
-            )
+            # Side by side, one GOP's failure is every GOP's; each is tried again alone.
+            outcomes.update({task: _failure(task, error, batch.attempt) for task in sources})
         else:
-            for (index, (spec, gop, seconds)), result in zip(sources.items(), coded, strict=True):
+            for (task, (gop, seconds)), result in zip(sources.items(), coded, strict=True):
                 try:
-                    outcomes[index] = self._stage(batch, spec, gop, seconds, result)
+                    outcomes[task] = self._stage(task, batch.attempt, gop, seconds, result)
                 except Exception as error:
-                    outcomes[index] = _failure(spec, error, batch.attempt)
-        return BatchResult(batch, tuple(outcomes[spec.index] for spec in batch.specs))
+                    outcomes[task] = _failure(task, error, batch.attempt)
+        return BatchResult(batch, tuple(outcomes[task] for task in batch.tasks))
 
     def _loaded(self) -> LoadedCodec:
         with self._loading:
@@ -165,10 +163,9 @@ class Worker:
                 self._codec = codec
             return self._codec
 
-    def _already_staged(self, batch: GopBatch, spec: GopSpec) -> StagedGop | None:
-        key = staging_key(batch.staging, spec.index)
+    def _already_staged(self, task: GopTask) -> StagedGop | None:
         try:
-            return unpack_staged(self._storage.read(key), key)[0]
+            return unpack_staged(self._storage.read(task.key), task.key)[0]
         except ObjectMissing:
             return None
 
@@ -222,14 +219,15 @@ class Worker:
         return tuple(Metric(name, r.mean, r.worst, len(r.frames)) for name, r in results.items())
 
     def _stage(
-        self, batch: GopBatch, spec: GopSpec, gop: DecodedGop, seconds: float, coded: _Coded
+        self, task: GopTask, attempt: int, gop: DecodedGop, seconds: float, coded: _Coded
     ) -> StagedGop:
+        spec = task.spec
         identity = self.identity()
         measured = self._config.metrics.enabled
         staged = StagedGop(
             video_id=spec.video_id,
             index=spec.index,
-            key=staging_key(batch.staging, spec.index),
+            key=task.key,
             pts=gop.pts,
             frames_expected=spec.frames,
             frames_corrupt=gop.corrupt,
@@ -250,7 +248,7 @@ class Worker:
             source_seconds=seconds,
             encode_seconds=coded.encode_seconds,
             decode_seconds=coded.decode_seconds if measured else 0.0,
-            attempts=batch.attempt,
+            attempts=attempt,
         )
         if self._storage.put(staged.key, pack_staged(staged, coded.payload)):
             return staged
@@ -271,5 +269,5 @@ def _check_metrics(names: tuple[str, ...]) -> None:
         raise ConfigError(f"{error} Or measure without it: --metric psnr, or --metrics none.") from error
 
 
-def _failure(spec: GopSpec, error: Exception, attempt: int) -> GopFailure:
-    return GopFailure(spec, type(error).__name__, str(error) or repr(error), attempt)
+def _failure(task: GopTask, error: Exception, attempt: int) -> GopFailure:
+    return GopFailure(task, type(error).__name__, str(error) or repr(error), attempt)

@@ -13,7 +13,7 @@ from s2vc_ray.commit import commit_video
 from s2vc_ray.compress import compress
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.errors import CorruptArchive, ObjectExists, ObjectMissing, StorageError
-from s2vc_ray.executor import CodecIdentity, GopBatch
+from s2vc_ray.executor import CodecIdentity, GopBatch, GopTask
 from s2vc_ray.manifest import read_manifest
 from s2vc_ray.plan import PlannedVideo, plan_video
 from s2vc_ray.rows import JobContext
@@ -44,7 +44,7 @@ def video(tmp_path: Path, storage: Storage) -> PlannedVideo:
 
 def stage(video: PlannedVideo, storage: Storage) -> list[StagedGop]:
     worker = Worker(storage.uri, CONFIG, load_codec=load_fake)
-    outcomes = worker.encode(GopBatch(video.specs, video.staging)).outcomes
+    outcomes = worker.encode(GopBatch(tuple(GopTask(spec, video.staging) for spec in video.specs))).outcomes
     return [outcome for outcome in outcomes if isinstance(outcome, StagedGop)]
 
 

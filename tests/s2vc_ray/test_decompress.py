@@ -56,7 +56,9 @@ def test_every_frame_comes_back(archive: Path, tmp_path: Path, suffix: str, batc
     assert (frames[0].width, frames[0].height) == (66, 50)
 
 
-def test_gops_side_by_side_fit_the_memory(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gops_side_by_side_fit_the_memory(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     groups: list[int] = []
     decode = FakeCodec.iter_decode
 

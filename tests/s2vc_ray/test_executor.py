@@ -11,6 +11,7 @@ from s2vc_ray.executor import (
     GopBatch,
     GopFailure,
     GopOutcome,
+    GopTask,
     LocalExecutor,
     execute,
 )
@@ -19,8 +20,8 @@ from s2vc_ray.values import GopSpec
 from tests.fakes import staged_gop
 
 
-def spec(index: int) -> GopSpec:
-    return GopSpec("clip.mp4", "v", index, 8 * index, tuple(range(8)), 0, 0, 32, 32)
+def task(index: int) -> GopTask:
+    return GopTask(GopSpec("clip.mp4", "v", index, 8 * index, tuple(range(8)), 0, 0, 32, 32), "p")
 
 
 class ScriptedWorker:
@@ -35,14 +36,15 @@ class ScriptedWorker:
         return CodecIdentity("fake", "00", "fake", "cpu", "")
 
     def encode(self, batch: GopBatch) -> BatchResult:
-        self.sizes.append(len(batch.specs))
-        return BatchResult(batch, tuple(self._one(s, batch.attempt) for s in batch.specs))
+        self.sizes.append(len(batch.tasks))
+        return BatchResult(batch, tuple(self._one(one, batch.attempt) for one in batch.tasks))
 
-    def _one(self, gop: GopSpec, attempt: int) -> GopOutcome:
-        self.tries[gop.index] += 1
-        if gop.index in self.poison or (gop.index in self.flaky and attempt == 1):
+    def _one(self, gop: GopTask, attempt: int) -> GopOutcome:
+        index = gop.spec.index
+        self.tries[index] += 1
+        if index in self.poison or (index in self.flaky and attempt == 1):
             return GopFailure(gop, "SourceError", "bad", attempt)
-        return staged_gop(gop.index)
+        return staged_gop(index)
 
 
 def run(worker: ScriptedWorker, batches: Iterator[GopBatch] | list[GopBatch]) -> list[GopOutcome]:
@@ -53,16 +55,16 @@ def run(worker: ScriptedWorker, batches: Iterator[GopBatch] | list[GopBatch]) ->
 
 def test_poison_is_quarantined_and_its_neighbours_finish() -> None:
     worker = ScriptedWorker(poison={1}, flaky={2})
-    outcomes = run(worker, [GopBatch((spec(0), spec(1), spec(2)), "p"), GopBatch((spec(3),), "p")])
+    outcomes = run(worker, [GopBatch((task(0), task(1), task(2))), GopBatch((task(3),))])
     assert sorted(o.index for o in outcomes if isinstance(o, StagedGop)) == [0, 2, 3]
     (failure,) = (o for o in outcomes if isinstance(o, GopFailure))
-    assert (failure.spec.index, failure.attempts) == (1, 3)
+    assert (failure.task.spec.index, failure.attempts) == (1, 3)
     assert worker.tries == {0: 1, 1: 3, 2: 2, 3: 1}
 
 
 def test_a_failed_gop_is_tried_again_alone() -> None:
     worker = ScriptedWorker(poison={1}, flaky=set())
-    run(worker, [GopBatch((spec(0), spec(1), spec(2)), "p")])
+    run(worker, [GopBatch((task(0), task(1), task(2)))])
     assert worker.sizes == [3, 1, 1]
 
 
@@ -73,7 +75,7 @@ def test_batches_are_read_only_as_the_window_empties() -> None:
         index = 0
         while True:
             taken.append(index)
-            yield GopBatch((spec(index),), "p")
+            yield GopBatch((task(index),))
             index += 1
 
     executor = LocalExecutor(lambda: ScriptedWorker(set(), set()))
