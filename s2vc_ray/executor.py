@@ -1,11 +1,11 @@
-"""Running GOP batches somewhere: the `Executor` seam, its in-process form, and scheduling for all forms.
+"""Running GOP batches somewhere: the `Executor` seam, its in-process form, and dispatch for all forms.
 
-`execute` owns the bounded window, retries and quarantine, so an executor only has to run one batch and
+`Dispatch` owns the bounded window, retries and quarantine, so an executor only has to run one batch and
 report. To add one, implement four methods; `LocalExecutor` is the worked example::
 
     executor.start()                      # -> the codec every worker will use
     executor.submit(batch)                # at most `window` batches at once
-    executor.next_result()                # -> BatchResult of any submitted batch, or None: ask again
+    executor.next_result(timeout)         # -> BatchResult of any submitted batch, or None: ask again
     executor.close()
 
 Failures of the application travel as values (`GopFailure`); an exception out of `next_result` means that the
@@ -15,7 +15,7 @@ infrastructure is gone. Knows nothing of Ray, torch or archives.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -111,8 +111,8 @@ class Executor(Protocol):
         """Hand over a batch without waiting for it."""
         ...
 
-    def next_result(self) -> BatchResult | None:
-        """Wait for any submitted batch; None when only the window has changed."""
+    def next_result(self, timeout: float | None = None) -> BatchResult | None:
+        """Wait for any submitted batch, ``timeout`` seconds at most; None: not yet, or the window has changed."""
         ...
 
     def close(self) -> None:
@@ -139,8 +139,8 @@ class LocalExecutor:
         """Queue ``batch`` for the next `next_result`."""
         self._submitted.append(batch)
 
-    def next_result(self) -> BatchResult:
-        """Code the oldest submitted batch now."""
+    def next_result(self, timeout: float | None = None) -> BatchResult:
+        """Code the oldest submitted batch now, however long it takes."""
         if self._worker is None:
             raise RuntimeError("start() comes first")
         return self._worker.encode(self._submitted.popleft())
@@ -150,30 +150,57 @@ class LocalExecutor:
         self._worker = None
 
 
-def execute(executor: Executor, batches: Iterable[GopBatch], *, attempts: int) -> Iterator[GopOutcome]:
-    """Run ``batches`` through a started executor, yielding each GOP's one final outcome as it comes.
+class Dispatch:
+    """Keeps an executor's window full, tries failures again and gives up on poison.
 
-    ``batches`` is read only as fast as the window empties. A failed GOP is tried again alone, so that a
-    poisonous one cannot take its neighbours down twice, and is given up after ``attempts`` tries in all.
+    Args:
+        executor: started.
+        attempts: how often a GOP is tried in all. It is tried again alone, so that a poisonous one cannot take its
+            neighbours down twice.
+        on_failure: told of every failed try, with whether it was the last.
     """
-    fresh = iter(batches)
-    again: deque[GopBatch] = deque()
-    under_way = 0
-    while True:
-        while (
-            under_way < executor.window
-            and (batch := again.popleft() if again else next(fresh, None)) is not None
-        ):
-            executor.submit(batch)
-            under_way += 1
-        if not under_way:
-            return
-        result = executor.next_result()
+
+    def __init__(
+        self, executor: Executor, attempts: int, on_failure: Callable[[GopFailure, bool], None]
+    ) -> None:
+        self._executor = executor
+        self._attempts = attempts
+        self._on_failure = on_failure
+        self._again: deque[GopBatch] = deque()
+        self.under_way = 0
+
+    @property
+    def window(self) -> int:
+        """How many batches the executor takes at once."""
+        return self._executor.window
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way or waiting to be tried again."""
+        return not self.under_way and not self._again
+
+    def fill(self, take: Callable[[], GopBatch | None]) -> None:
+        """Submit what is to be tried again, then what ``take`` gives, while the window has room."""
+        while self.under_way < self._executor.window:
+            batch = self._again.popleft() if self._again else take()
+            if batch is None:
+                return
+            self._executor.submit(batch)
+            self.under_way += 1
+
+    def collect(self, timeout: float | None = None) -> list[GopOutcome]:
+        """Final outcomes of the next batch to end, if one does within ``timeout`` seconds."""
+        result = self._executor.next_result(timeout)
         if result is None:
-            continue
-        under_way -= 1
+            return []
+        self.under_way -= 1
+        done: list[GopOutcome] = []
         for outcome in result.outcomes:
-            if isinstance(outcome, GopFailure) and result.batch.attempt < attempts:
-                again.append(GopBatch((outcome.task,), result.batch.attempt + 1))
-            else:
-                yield outcome
+            if isinstance(outcome, GopFailure):
+                final = result.batch.attempt >= self._attempts
+                self._on_failure(outcome, final)
+                if not final:
+                    self._again.append(GopBatch((outcome.task,), result.batch.attempt + 1))
+                    continue
+            done.append(outcome)
+        return done

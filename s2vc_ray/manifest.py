@@ -10,10 +10,15 @@ never renamed or given another meaning; ``schema_version`` counts the additions.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,6 +27,7 @@ from s2vc_ray.storage import Storage, open_storage
 
 SCHEMA_VERSION = 1
 ROOT = "manifest"
+_VIDEO_ID = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,30 +156,54 @@ class Description:
     status: str
     error_class: str | None
     error: str | None
+    source_size: int
+    source_etag: str
+    source_sha256: str
+    archive_bytes: int
 
 
-class Records:
-    """Which archives the manifest already describes. Lists the parts once, reads only those asked about."""
+class PartIndex:
+    """Which videos the manifest has parts of: 10 bytes a part, so that millions fit a driver's memory."""
 
     def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self._keys: dict[str, list[str]] | None = None
+        videos, jobs = array("Q"), array("H")
+        self._jobs: list[str] = []
+        numbers: dict[str, int] = {}
+        for key in _part_keys(storage):
+            folder, _, name = key.rpartition("/")
+            video = name.removesuffix(".parquet")
+            if not _VIDEO_ID.fullmatch(video):
+                continue
+            if folder not in numbers:
+                numbers[folder] = len(self._jobs)
+                self._jobs.append(folder)
+            videos.append(int(video, 16))
+            jobs.append(numbers[folder])
+        ids = np.frombuffer(videos, np.uint64) if videos else np.empty(0, np.uint64)
+        order = np.argsort(ids, kind="stable")
+        self._videos = ids[order]
+        self._parts = (np.frombuffer(jobs, np.uint16) if jobs else np.empty(0, np.uint16))[order]
 
-    def find(
-        self, video_id: str, *, archive: str, source_sha256: str, config_hash: str
-    ) -> Description | None:
-        """What a row says of this source having become this archive under this configuration."""
-        if self._keys is None:
-            self._keys = {}
-            for key in _part_keys(self._storage):
-                self._keys.setdefault(key.rpartition("/")[2].removesuffix(".parquet"), []).append(key)
-        wanted = (archive, source_sha256, config_hash)
-        for key in self._keys.get(video_id, ()):
-            for row in _read_part(self._storage, key).to_pylist():
-                made = (row["archive"], row["source_sha256"], row["config_hash"])
-                if row["status"] != "failed" and made == wanted:
-                    return Description(row["status"], row["error_class"], row["error"])
-        return None
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    def keys(self, video_id: str) -> tuple[str, ...]:
+        """Keys of the parts that tell of a video."""
+        wanted = np.uint64(int(video_id, 16))
+        first, last = (int(np.searchsorted(self._videos, wanted, side)) for side in ("left", "right"))
+        return tuple(f"{self._jobs[at]}/{video_id}.parquet" for at in self._parts[first:last])
+
+
+def describe(storage: Storage, parts: Iterable[str], *, archive: str, config_hash: str) -> Description | None:
+    """What the latest of ``parts`` says of a source having become this archive under this configuration."""
+    found: dict[datetime, Description] = {}
+    for key in parts:
+        row = _first_row(storage, key)
+        if row["status"] != "failed" and (row["archive"], row["config_hash"]) == (archive, config_hash):
+            found[row.pop("created")] = Description(
+                **{name: row[name] for name in Description.__annotations__}
+            )
+    return found[max(found)] if found else None
 
 
 def read_manifest(destination: Storage | str) -> pa.Table:
@@ -184,19 +214,33 @@ def read_manifest(destination: Storage | str) -> pa.Table:
         StorageError: a part cannot be read.
     """
     storage = open_storage(destination) if isinstance(destination, str) else destination
-    parts = [_read_part(storage, key) for key in _part_keys(storage)]
+    parts = [read_part(storage, key) for key in _part_keys(storage)]
     table = pa.concat_tables([SCHEMA.empty_table(), *parts], promote_options="default")
     return table.sort_by([(name, "ascending") for name in ("created", "source_name", "gop_index")])
 
 
-def _part_keys(storage: Storage) -> list[str]:
-    return [found.key for found in storage.list(f"{ROOT}/") if found.key.endswith(".parquet")]
+def _first_row(storage: Storage, key: str) -> dict[str, Any]:
+    columns = ["created", "archive", "config_hash", *Description.__annotations__]
+    with _reading(key):
+        table = pq.ParquetFile(io.BytesIO(storage.read(key))).read(columns=columns)
+    row: dict[str, Any] = table.slice(0, 1).to_pylist()[0]
+    return row
 
 
-def _read_part(storage: Storage, key: str) -> pa.Table:
+@contextmanager
+def _reading(key: str) -> Iterator[None]:
     try:
-        table = pq.ParquetFile(io.BytesIO(storage.read(key))).read()
-    except pa.ArrowInvalid as error:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowKeyError, IndexError) as error:
         raise StorageError(f"manifest part {key} cannot be read: {error}") from error
+
+
+def _part_keys(storage: Storage) -> Iterator[str]:
+    return (found.key for found in storage.list(f"{ROOT}/") if found.key.endswith(".parquet"))
+
+
+def read_part(storage: Storage, key: str) -> pa.Table:
+    with _reading(key):
+        table = pq.ParquetFile(io.BytesIO(storage.read(key))).read()
     job = key.split("/")[-2].removeprefix("job=")
     return table.add_column(0, SCHEMA.field("job"), pa.array([job] * len(table), pa.string()))

@@ -1,23 +1,29 @@
 """From a source to GOP references: fixity, what the destination already holds, probe, split.
 
-One call per source, and its trouble is a value, `VideoFailure`, so that one bad source never ends a batch.
+One call per source, on any node, and its trouble is a value, `VideoFailure`, so that one bad source never ends a batch.
 Reads a source's bytes and its packets, never its pictures. Knows nothing of executors or the codec.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader
 from s2vc_ray.config import JobConfig
-from s2vc_ray.errors import ArchiveError, ObjectExists, S2vcError, SourceError
+from s2vc_ray.errors import ArchiveError, ConfigError, ObjectExists, S2vcError, SourceError
 from s2vc_ray.fixity import fixity
+from s2vc_ray.manifest import Description, describe
 from s2vc_ray.probe import probe
 from s2vc_ray.sources import Source, open_media
 from s2vc_ray.split import split
-from s2vc_ray.staging import staging_prefix
+from s2vc_ray.staging import StagedGop, staging_key, staging_prefix, unpack_staged
 from s2vc_ray.storage import Storage, open_source, stat_source
 from s2vc_ray.values import GopSpec, VideoInfo
+
+_READERS = 8
+"""Staged GOPs of one video read at once when a job is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +37,30 @@ class SourceFixity:
 
 @dataclass(frozen=True, slots=True)
 class PlannedVideo:
-    """A source to encode: ``specs`` cover every frame once, ``staging`` is where its GOPs are staged."""
+    """A source to encode: ``specs`` cover every frame once, ``staging`` is where its GOPs are staged.
+
+    ``staged`` are the GOPs that an earlier run has staged.
+    """
 
     source: Source
     fixity: SourceFixity
     info: VideoInfo
     specs: tuple[GopSpec, ...]
     staging: str
+    staged: tuple[StagedGop, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedVideo:
-    """A source whose archive lies whole at the destination, made from these bytes with this configuration."""
+    """A source whose archive lies whole at the destination, made from these bytes with this configuration.
+
+    ``described`` is what the manifest says of it; None when a crash came between publishing and describing.
+    """
 
     source: Source
     fixity: SourceFixity
     staging: str
+    described: Description | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +76,59 @@ class VideoFailure:
 
 
 def plan_video(
-    source: Source, storage: Storage, config: JobConfig, weights_sha256: str
+    source: Source, storage: Storage, config: JobConfig, weights_sha256: str, parts: Sequence[str] = ()
 ) -> PlannedVideo | PublishedVideo | VideoFailure:
-    """Decide what is to be done about one source. Never raises for a reason that lies in the source."""
+    """Decide what is to be done about one source. Never raises for a reason that lies in the source.
+
+    Args:
+        parts: keys of the manifest parts that tell of it. When one describes an archive that is there at the size it
+            had, made from a source of the size and tag that this one still has, neither is read again.
+    """
     known: SourceFixity | None = None
     # Whatever goes wrong here concerns this source alone and belongs in its manifest row.
     try:
+        if source.refused:
+            raise ConfigError(source.refused)
+        digest = config.config_hash(weights_sha256)
+        told = describe(storage, parts, archive=source.archive_key, config_hash=digest) if parts else None
+        known = _unchanged(source, storage, told) if told else None
+        if told and known:
+            return PublishedVideo(source, known, _staging(source, known, digest, config), told)
         known = read_fixity(source.uri)
-        staging = staging_prefix(
-            source.video_id, known.sha256, config.config_hash(weights_sha256), config.metrics
-        )
+        staging = _staging(source, known, digest, config)
         if is_published(storage, source, known.sha256, config, weights_sha256):
-            return PublishedVideo(source, known, staging)
+            mine = told if told and told.source_sha256 == known.sha256 else None
+            return PublishedVideo(source, known, staging, mine)
         with open_media(source.uri) as media:
             info = probe(media, uri=source.uri)
         specs = split(info, source_uri=source.uri, video_id=source.video_id, gop=config.gop)
-        return PlannedVideo(source, known, info, tuple(specs), staging)
+        staged = _staged(storage, staging, len(specs))
+        return PlannedVideo(source, known, info, tuple(specs), staging, staged)
     except Exception as error:
         return failure_of(source, error, known)
+
+
+def _staging(source: Source, known: SourceFixity, digest: str, config: JobConfig) -> str:
+    return staging_prefix(source.video_id, known.sha256, digest, config.metrics)
+
+
+def _unchanged(source: Source, storage: Storage, told: Description) -> SourceFixity | None:
+    """The source's fixity as the manifest has it, when source and archive look as they did then."""
+    now, archive = stat_source(source.uri), storage.stat(source.archive_key)
+    if (now.size, now.etag) != (told.source_size, told.source_etag):
+        return None
+    if archive is None or archive.size != told.archive_bytes:
+        return None
+    return SourceFixity(now.size, now.etag, told.source_sha256)
+
+
+def _staged(storage: Storage, prefix: str, count: int) -> tuple[StagedGop, ...]:
+    there = {item.key for item in storage.list(f"{prefix}/")}
+    keys = [key for key in (staging_key(prefix, index) for index in range(count)) if key in there]
+    if not keys:
+        return ()
+    with ThreadPoolExecutor(_READERS) as readers:
+        return tuple(readers.map(lambda key: unpack_staged(storage.read(key), key)[0], keys))
 
 
 def read_fixity(uri: str) -> SourceFixity:

@@ -236,10 +236,13 @@ class RayExecutor:
         """Give ``batch`` to the actor with the least to do."""
         self._send(batch, min(self._ready, key=self._load))
 
-    def next_result(self) -> BatchResult | None:
-        """A finished batch; None when the window may have grown instead."""
+    def next_result(self, timeout: float | None = None) -> BatchResult | None:
+        """A finished batch; None when the window may have grown instead, or ``timeout`` seconds have passed."""
         while True:
-            ready, _ = ray.wait([*self._flights, *self._starting], timeout=_POLL_SECONDS)
+            ready, _ = ray.wait([*self._flights, *self._starting], timeout=timeout or _POLL_SECONDS)
+            if timeout is not None and not ready:
+                self._copy_lingering()
+                return None
             for ref in ready:
                 if ref in self._starting:
                     self._admit(ref)

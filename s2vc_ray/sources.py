@@ -1,4 +1,4 @@
-"""What the operator named, as a list of sources: each with an id, and the name its archive will have.
+"""What the operator named, as a stream of sources: each with an id, and the name its archive will have.
 
 A SRC is a file, a folder (searched for video files by suffix), a glob, a list file (``@list.txt`` or
 ``list.txt``, one SRC a line, ``#`` comments) or an ``s3://`` object or prefix. Looks at names only; nothing
@@ -16,8 +16,9 @@ import contextlib
 import glob
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,10 +35,14 @@ _LIST_SUFFIX = ".txt"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One video: ``uri`` is an absolute path or ``s3://bucket/key``; ``name`` is relative, with slashes."""
+    """One video: ``uri`` is an absolute path or ``s3://bucket/key``; ``name`` is relative, with slashes.
+
+    ``refused`` says why it cannot be compressed, where its name alone says so.
+    """
 
     uri: str
     name: str
+    refused: str = ""
 
     @property
     def video_id(self) -> str:
@@ -50,30 +55,46 @@ class Source:
         return f"{self.name}.s2vc"
 
 
-def list_sources(arguments: Sequence[str]) -> list[Source]:
-    """Every source the arguments name, in their order, each once.
+def iter_sources(arguments: Sequence[str]) -> Iterator[Source]:
+    """Every source the arguments name, in their order, each once; listed as they are asked for.
 
     A source that does not exist is listed all the same when it is named outright: it becomes a failure of
-        its own.
+    its own. So does one that wants the archive name of another; its ``refused`` says so. Within one argument
+    both cannot happen, so a single folder or prefix of any size takes no memory.
 
     Raises:
-        ConfigError: a folder, glob, list or prefix without a video; or two sources that want one archive
-            name.
+        ConfigError: at once, for a folder, glob, list or prefix without a video.
     """
-    found: dict[str, Source] = {}
-    owners: dict[str, str] = {}
-    for argument in arguments:
-        for source in _expand(argument):
-            if source.uri in found:
-                continue
-            other = owners.setdefault(source.name, source.uri)
-            if other != source.uri:
-                raise ConfigError(
-                    f"{other} and {source.uri} would both be stored as {source.archive_key}: "
-                    "name a folder above both, or compress them into different destinations"
-                )
-            found[source.uri] = source
-    return list(found.values())
+    listings = [_peeked(_expand(argument)) for argument in arguments]
+    return listings[0] if len(listings) == 1 else _distinct(chain.from_iterable(listings))
+
+
+def _peeked(listing: Iterator[Source]) -> Iterator[Source]:
+    """The same, its first source found already: what is wrong with an argument shows before the job starts."""
+    return chain([next(listing)], listing)
+
+
+def _distinct(listing: Iterable[Source]) -> Iterator[Source]:
+    """Each source once; a second one under the same archive name is refused. Holds two numbers of each."""
+    owners: dict[int, int] = {}
+    seen: set[int] = set()
+    for source in listing:
+        video = int(source.video_id, 16)
+        if video in seen:
+            continue
+        seen.add(video)
+        if owners.setdefault(_number(source.name), video) != video:
+            text = (
+                f"{source.uri} would be stored as {source.archive_key}, and so is another source of this job: "
+                "name a folder above both, or compress them into different destinations"
+            )
+            yield replace(source, refused=text)
+        else:
+            yield source
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8])
 
 
 @contextlib.contextmanager
@@ -86,68 +107,87 @@ def open_media(uri: str) -> Iterator[str | BinaryIO]:
         yield str(local_path(uri))
 
 
-def _expand(argument: str) -> list[Source]:
+def _expand(argument: str) -> Iterator[Source]:
     if argument.startswith("@"):
-        return _from_list(Path(argument[1:]))
+        return _distinct(_from_list(Path(argument[1:])))
     if argument.startswith("s3://"):
         return _from_s3(argument)
     path = Path(os.path.abspath(local_path(argument)))
     if path.is_dir():
         return _from_folder(path)
     if path.is_file() and path.suffix.lower() == _LIST_SUFFIX:
-        return _from_list(path)
+        return _distinct(_from_list(path))
     if glob.has_magic(argument) and not path.exists():
         return _from_glob(argument)
-    return [Source(str(path), path.name)]
+    return iter([Source(str(path), path.name)])
 
 
-def _from_folder(root: Path) -> list[Source]:
-    found = sorted(
-        Path(folder, name)
-        for folder, _, names in os.walk(root)
-        for name in names
-        if Path(name).suffix.lower() in VIDEO_SUFFIXES
-    )
+def _from_folder(root: Path) -> Iterator[Source]:
+    """Depth first, each folder's files before its folders, both by name."""
+    found = False
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                found = True
+                yield Source(str(path), path.relative_to(root).as_posix())
     if not found:
         raise ConfigError(
             f"{root}: no video files in this folder (looked for {' '.join(sorted(VIDEO_SUFFIXES))})"
         )
-    return [Source(str(path), path.relative_to(root).as_posix()) for path in found]
 
 
-def _from_glob(pattern: str) -> list[Source]:
-    paths = [Path(os.path.abspath(name)) for name in sorted(glob.glob(pattern, recursive=True))]
-    files = [path for path in paths if path.is_file()]
-    if not files:
-        raise ConfigError(f"{pattern}: no file matches")
+def _from_glob(pattern: str) -> Iterator[Source]:
     parts = Path(os.path.abspath(pattern)).parts
     fixed = next(at for at, part in enumerate(parts) if glob.has_magic(part))
     root = Path(*parts[:fixed])
-    return [Source(str(path), path.relative_to(root).as_posix()) for path in files]
+    found = False
+    for name in sorted(glob.iglob(pattern, recursive=True)):
+        path = Path(os.path.abspath(name))
+        if path.is_file():
+            found = True
+            yield Source(str(path), path.relative_to(root).as_posix())
+    if not found:
+        raise ConfigError(f"{pattern}: no file matches")
 
 
-def _from_list(path: Path) -> list[Source]:
+def _from_list(path: Path) -> Iterator[Source]:
     """Entries are relative to the list, and stored under their names below the folder they have in common."""
+    common, remote = _common(path)
+    root = f"s3://{common}" if remote else common
+    for uri in _entries(path):
+        yield Source(uri, uri.removeprefix(root).lstrip("/"))
+
+
+def _common(path: Path) -> tuple[str, bool]:
+    """The folder that a list file's entries have in common, and whether it is on S3."""
+    common, kinds = "", set[bool]()
+    for uri in _entries(path):
+        folder = uri.rpartition("/")[0].removeprefix("s3://") or "/"
+        common = os.path.commonpath([common, folder]) if kinds else folder
+        kinds.add(uri.startswith("s3://"))
+        if len(kinds) > 1:
+            raise ConfigError(f"list file {path} mixes local files and s3:// objects: split it in two")
+    if not kinds:
+        raise ConfigError(f"list file {path} names no source")
+    return common, kinds.pop()
+
+
+def _entries(path: Path) -> Iterator[str]:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                entry = line.strip()
+                if entry.startswith("s3://"):
+                    yield entry
+                elif entry and not entry.startswith("#"):
+                    yield os.path.abspath(path.parent / local_path(entry))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"list file {path} cannot be read: {error}") from error
-    entries = [line for line in lines if line and not line.startswith("#")]
-    if not entries:
-        raise ConfigError(f"list file {path} names no source")
-    uris = [
-        entry if entry.startswith("s3://") else os.path.abspath(path.parent / local_path(entry))
-        for entry in entries
-    ]
-    folders = {uri.rpartition("/")[0] for uri in uris}
-    if len({uri.startswith("s3://") for uri in uris}) > 1:
-        raise ConfigError(f"list file {path} mixes local files and s3:// objects: split it in two")
-    common = os.path.commonpath([folder.removeprefix("s3://") or "/" for folder in folders])
-    root = f"s3://{common}" if uris[0].startswith("s3://") else common
-    return [Source(uri, uri.removeprefix(root).lstrip("/")) for uri in uris]
 
 
-def _from_s3(uri: str) -> list[Source]:
+def _from_s3(uri: str) -> Iterator[Source]:
     """An object of that very name, else everything with a video's suffix below it as a prefix."""
     root = uri.rstrip("/")
     folder, _, name = uri.rpartition("/")
@@ -155,10 +195,12 @@ def _from_s3(uri: str) -> list[Source]:
         # A video's name that is no object is a source that is missing: its failure row will say so.
         is_video = Path(name).suffix.lower() in VIDEO_SUFFIXES
         if is_video or open_storage(folder).stat(name) is not None:
-            return [Source(uri, name)]
-    found = [
-        item.key for item in open_storage(root).list() if Path(item.key).suffix.lower() in VIDEO_SUFFIXES
-    ]
+            yield Source(uri, name)
+            return
+    found = False
+    for item in open_storage(root).list():
+        if Path(item.key).suffix.lower() in VIDEO_SUFFIXES:
+            found = True
+            yield Source(f"{root}/{item.key}", item.key)
     if not found:
         raise ConfigError(f"{uri}: no object of that name, and no video below that prefix")
-    return [Source(f"{root}/{key}", key) for key in found]

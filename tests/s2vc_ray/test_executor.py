@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 from s2vc_ray.executor import (
     BatchResult,
     CodecIdentity,
+    Dispatch,
     GopBatch,
     GopFailure,
     GopOutcome,
     GopTask,
     LocalExecutor,
-    execute,
 )
 from s2vc_ray.staging import StagedGop
 from s2vc_ray.values import GopSpec
@@ -47,10 +46,21 @@ class ScriptedWorker:
         return staged_gop(index)
 
 
-def run(worker: ScriptedWorker, batches: Iterator[GopBatch] | list[GopBatch]) -> list[GopOutcome]:
+def run(worker: ScriptedWorker, batches: list[GopBatch], attempts: int = 3) -> list[GopOutcome]:
     executor = LocalExecutor(lambda: worker)
     executor.start()
-    return list(execute(executor, batches, attempts=3))
+    waiting = iter(batches)
+    tries: list[tuple[int, bool]] = []
+    dispatch = Dispatch(executor, attempts, lambda failure, final: tries.append((failure.attempts, final)))
+    outcomes: list[GopOutcome] = []
+    while True:
+        dispatch.fill(lambda: next(waiting, None))
+        if dispatch.idle:
+            assert [final for _, final in tries].count(True) == sum(
+                isinstance(o, GopFailure) for o in outcomes
+            )
+            return outcomes
+        outcomes += dispatch.collect()
 
 
 def test_poison_is_quarantined_and_its_neighbours_finish() -> None:
@@ -68,19 +78,17 @@ def test_a_failed_gop_is_tried_again_alone() -> None:
     assert worker.sizes == [3, 1, 1]
 
 
-def test_batches_are_read_only_as_the_window_empties() -> None:
+def test_batches_are_taken_only_as_the_window_empties() -> None:
     taken: list[int] = []
 
-    def endless() -> Iterator[GopBatch]:
-        index = 0
-        while True:
-            taken.append(index)
-            yield GopBatch((task(index),))
-            index += 1
+    def endless() -> GopBatch:
+        taken.append(len(taken))
+        return GopBatch((task(len(taken)),))
 
     executor = LocalExecutor(lambda: ScriptedWorker(set(), set()))
     executor.start()
-    outcomes = execute(executor, endless(), attempts=1)
-    for _ in range(3):
-        next(outcomes)
-    assert len(taken) <= 4
+    dispatch = Dispatch(executor, 1, lambda *_: None)
+    for round_ in range(1, 4):
+        dispatch.fill(endless)
+        assert len(taken) == round_
+        assert len(dispatch.collect()) == 1

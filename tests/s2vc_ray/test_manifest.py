@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from s2vc_ray.errors import ObjectExists, StorageError
-from s2vc_ray.manifest import SCHEMA, Description, ManifestRow, Records, part_key, read_manifest, write_part
+from s2vc_ray.manifest import SCHEMA, ManifestRow, PartIndex, describe, part_key, read_manifest, write_part
 from s2vc_ray.storage import open_storage
 from s2vc_ray.tables import summarise_manifest
 
@@ -91,18 +91,38 @@ def test_an_empty_destination_is_an_empty_table(tmp_path: Path) -> None:
     assert read_manifest(str(tmp_path)).num_rows == 0
 
 
-def test_records_ask_for_all_four(tmp_path: Path) -> None:
+def test_the_index_finds_every_part_of_a_video_and_no_other(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path))
-    write_part(storage, [ROW])
-    write_part(storage, [replace(ROW, video_id="v2", status="failed")])
-    write_part(storage, [replace(ROW, video_id="v4", status="partial", error_class="E", error="cut")])
-    records = Records(storage)
-    asked = {"archive": "a.mp4.s2vc", "source_sha256": "s", "config_hash": "c"}
-    assert records.find("v1", **asked) == Description("ok", None, None)
-    assert records.find("v2", **asked) is None
-    assert records.find("v3", **asked) is None
-    assert records.find("v1", **{**asked, "source_sha256": "t"}) is None
-    assert records.find("v4", **asked) == Description("partial", "E", "cut")
+    one, other, none = "00" * 8, "ff" * 8, "0f" * 8
+    keys = [write_part(storage, [replace(ROW, job=job, video_id=one)]) for job in ("j1", "j2")]
+    keys.append(write_part(storage, [replace(ROW, video_id=other)]))
+    storage.put(f"manifest/job=j1/{'g' * 16}.parquet", b"a stranger's")
+    index = PartIndex(storage)
+    assert len(index) == 3
+    assert sorted(index.keys(one)) == keys[:2]
+    assert index.keys(other) == (keys[2],)
+    assert index.keys(none) == ()
+    assert PartIndex(open_storage(str(tmp_path / "empty"))).keys(one) == ()
+
+
+def test_a_description_is_of_this_archive_and_configuration(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    asked = {"archive": "a.mp4.s2vc", "config_hash": "c"}
+    good = write_part(storage, [ROW, replace(ROW, gop_index=1)])
+    failed = write_part(storage, [replace(ROW, video_id="v2", status="failed")])
+    later = replace(ROW, job="j2", created=ROW.created.replace(year=2027))
+    cut = write_part(storage, [replace(later, status="partial", error_class="E", error="cut")])
+    told = describe(storage, [good], **asked)
+    assert told is not None
+    assert (told.status, told.error, told.source_sha256) == ("ok", None, "s")
+    assert describe(storage, [failed], **asked) is None
+    assert describe(storage, [], **asked) is None
+    assert describe(storage, [good], archive="b.mp4.s2vc", config_hash="c") is None
+    assert describe(storage, [good], archive="a.mp4.s2vc", config_hash="d") is None
+    for parts in ([good, cut], [cut, good]):
+        told = describe(storage, parts, **asked)
+        assert told is not None
+        assert (told.status, told.error_class, told.error) == ("partial", "E", "cut")
 
 
 def test_summary_is_the_latest_job_weighted_by_frames(tmp_path: Path) -> None:

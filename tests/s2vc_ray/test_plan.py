@@ -10,7 +10,8 @@ import pytest
 
 from s2vc_ray.compress import compress
 from s2vc_ray.config import JobConfig, MetricPolicy
-from s2vc_ray.plan import PlannedVideo, PublishedVideo, VideoFailure, plan_video
+from s2vc_ray.manifest import PartIndex
+from s2vc_ray.plan import PlannedVideo, PublishedVideo, VideoFailure, plan_video, read_fixity
 from s2vc_ray.sources import Source
 from s2vc_ray.storage import open_storage
 from tests import media
@@ -71,6 +72,45 @@ def published(tmp_path: Path) -> Path:
 def test_a_whole_archive_of_the_same_making_is_skipped(published: Path) -> None:
     published.touch()
     assert isinstance(plan(published, replace(CONFIG, workers=3)), PublishedVideo)
+
+
+def planned_by_manifest(clip: Path) -> PlannedVideo | PublishedVideo | VideoFailure:
+    storage, source = open_storage(str(clip.parent / "out")), Source(str(clip), clip.name)
+    parts = PartIndex(storage).keys(source.video_id)
+    assert len(parts) == 1
+    return plan_video(source, storage, CONFIG, WEIGHTS, parts)
+
+
+def test_what_the_manifest_describes_is_not_read_again(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("s2vc_ray.plan.read_fixity", None)
+        broken.setattr("s2vc_ray.plan.ArchiveReader", None)
+        found = planned_by_manifest(published)
+    assert isinstance(found, PublishedVideo)
+    assert found.described is not None
+    assert found.described.status == "ok"
+    assert found.fixity == read_fixity(str(published))
+
+
+def test_a_source_or_archive_that_looks_otherwise_is_read(published: Path) -> None:
+    published.touch()
+    found = planned_by_manifest(published)
+    assert isinstance(found, PublishedVideo)
+    assert found.described is not None, "the bytes are the same after all"
+    media.make_clip(published, frames=9, seed=1)
+    assert isinstance(planned_by_manifest(published), VideoFailure)
+    archive = published.parent / "out" / "a.mp4.s2vc"
+    archive.unlink()
+    assert isinstance(planned_by_manifest(published), PlannedVideo)
+
+
+def test_a_refused_source_fails_with_its_reason(tmp_path: Path) -> None:
+    source = Source(str(tmp_path / "a.mp4"), "a.mp4", refused="two of a name")
+    failure = plan_video(source, open_storage(str(tmp_path / "out")), CONFIG, WEIGHTS)
+    assert isinstance(failure, VideoFailure)
+    assert (failure.error_class, failure.error) == ("ConfigError", "two of a name")
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from s2vc_ray.errors import ConfigError
-from s2vc_ray.sources import Source, list_sources
+from s2vc_ray.sources import Source, iter_sources
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def names(*arguments: object) -> list[str]:
-    return [source.name for source in list_sources([str(argument) for argument in arguments])]
+    return [source.name for source in iter_sources([str(argument) for argument in arguments])]
 
 
 def test_folder_is_searched_for_videos(tree: Path) -> None:
@@ -56,8 +58,28 @@ def test_one_source_named_twice_is_listed_once(tree: Path) -> None:
 
 def test_two_sources_under_one_name_are_refused(tree: Path) -> None:
     (tree / "sub/a.mp4").touch()
-    with pytest.raises(ConfigError, match=r"a\.mp4 and .*sub/a\.mp4 would both be stored as a\.mp4\.s2vc"):
-        names(tree / "a.mp4", tree / "sub/a.mp4")
+    one, other = iter_sources([str(tree / "a.mp4"), str(tree / "sub/a.mp4")])
+    assert not one.refused
+    assert "would be stored as a.mp4.s2vc, and so is another source" in other.refused
+
+
+def test_a_list_names_each_source_once(tree: Path) -> None:
+    (tree / "list.txt").write_text("a.mp4\nsub/a.MKV\n./a.mp4\n")
+    assert names(tree / "list.txt") == ["a.mp4", "sub/a.MKV"]
+
+
+def test_a_folder_is_listed_only_as_far_as_it_is_asked(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    walk = os.walk
+
+    def watched(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for step in walk(root):
+            seen.append(step[0])
+            yield step
+
+    monkeypatch.setattr(os, "walk", watched)
+    assert next(iter_sources([str(tree)])).name == "a.mp4"
+    assert seen == [str(tree)]
 
 
 @pytest.mark.parametrize("what", ["empty_folder", "*.avi", "@missing.txt", "@empty.txt", "ftp://host/a.mp4"])
@@ -66,7 +88,7 @@ def test_nothing_found_is_an_error(tree: Path, what: str, monkeypatch: pytest.Mo
     (tree / "empty_folder").mkdir()
     (tree / "empty.txt").write_text("# nothing\n")
     with pytest.raises(ConfigError):
-        list_sources([what])
+        iter_sources([what])
 
 
 def test_id_depends_on_the_uri_alone(tree: Path) -> None:

@@ -1,0 +1,239 @@
+"""A compress job under way: sources stream in, videos stream out, and nothing grows with their number.
+
+    sources ──► plan (tasks) ──► GopQueue ──► Dispatch (workers) ──► finish (tasks) ──► Tally
+                  └── skipped, failed ───────────────────────────────────┘
+
+One thread drives it and never waits for storage: planning and finishing are tasks. Sources are listed and planned only
+as fast as the queue empties, so what the driver holds is a few GOPs for each batch that workers take, and of an open
+video what was measured of its GOPs. All state that matters is at the destination: kill the job anywhere, start it
+again, and it goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from s2vc_ray.errors import S2vcError
+from s2vc_ray.executor import Dispatch, Executor, GopFailure, GopOutcome, GopTask
+from s2vc_ray.finish import finish_coded, finish_failed, finish_published, skipped
+from s2vc_ray.gop_queue import GopQueue
+from s2vc_ray.manifest import PartIndex
+from s2vc_ray.plan import PlannedVideo, PublishedVideo, VideoFailure, plan_video
+from s2vc_ray.progress import Reporter
+from s2vc_ray.results import FlowDepths, JobReport, Tally, VideoResult
+from s2vc_ray.rows import JobContext
+from s2vc_ray.sources import Source
+from s2vc_ray.staging import StagedGop
+from s2vc_ray.storage import Storage
+from s2vc_ray.tasks import TaskPool
+
+_LEAST_QUEUED = 256
+"""GOPs that are planned ahead at least."""
+_BATCHES_AHEAD = 4
+"""Batches that are planned ahead for each that workers take."""
+_TICK = 0.05
+"""Seconds between looks at planning and finishing while workers are busy."""
+_REPORT_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class _Open:
+    """A planned video of which GOPs are still out."""
+
+    place: int
+    video: PlannedVideo
+    done: dict[int, StagedGop] = field(default_factory=dict)
+    failures: list[GopFailure] = field(default_factory=list)
+    untried: int = 0
+
+    @property
+    def settled(self) -> bool:
+        return len(self.done) + len(self.failures) + self.untried == len(self.video.specs)
+
+
+class Flow:
+    """One run of a job.
+
+    Args:
+        sources: read as they are needed.
+        executor: started.
+        tasks: where planning and finishing run.
+        batch: most GOPs of a batch.
+    """
+
+    def __init__(
+        self,
+        job: JobContext,
+        sources: Iterator[Source],
+        storage: Storage,
+        executor: Executor,
+        tasks: TaskPool,
+        reporter: Reporter,
+        batch: int,
+    ) -> None:
+        self._job = job
+        self._sources = enumerate(sources)
+        self._storage = storage
+        self._tasks = tasks
+        self._reporter = reporter
+        self._batch = batch
+        self._dispatch = Dispatch(executor, job.config.attempts, self._failed_try)
+        self._queue = GopQueue(batch)
+        self._parts = PartIndex(storage)
+        self._planning: dict[Future[Any], int] = {}
+        self._finishing: dict[Future[VideoResult], int] = {}
+        self._open: dict[str, _Open] = {}
+        self._tally = Tally()
+        self._listed = False
+        self._listing_error: S2vcError | None = None
+        self._reported = 0.0
+
+    def run(self) -> JobReport:
+        """Bring every source to its end.
+
+        Raises:
+            S2vcError: the listing broke off, the destination or the cluster is gone; what was done stays done.
+        """
+        self._reporter.started(self._job.job, 0)
+        while self._step():
+            pass
+        if self._listing_error is not None:
+            raise self._listing_error
+        seconds = (datetime.now(UTC) - self._job.created).total_seconds()
+        report = JobReport(
+            self._job.job, self._job.config_hash, seconds, self._tally.totals, self._tally.videos()
+        )
+        self._reporter.finished(report)
+        return report
+
+    def _step(self) -> bool:
+        """Move everything that can move, then wait a little; False when all is done."""
+        self._list_and_plan()
+        self._collect_tasks()
+        self._dispatch.fill(self._queue.take)
+        self._report_depths()
+        pending = [*self._planning, *self._finishing]
+        if not self._dispatch.idle:
+            # Without tasks to look after, a worker's next result is all there is to wait for.
+            for outcome in self._dispatch.collect(_TICK if pending or not self._listed else None):
+                self._settle(outcome)
+        elif pending:
+            wait(pending, timeout=_REPORT_SECONDS, return_when=FIRST_COMPLETED)
+        return bool(
+            self._planning or self._finishing or self._queue or not self._listed or not self._dispatch.idle
+        )
+
+    def _list_and_plan(self) -> None:
+        enough = max(_LEAST_QUEUED, _BATCHES_AHEAD * self._dispatch.window * self._batch)
+        room = 2 * self._tasks.width
+        while not self._listed and len(self._queue) < enough:
+            if len(self._planning) >= self._tasks.width or len(self._planning) + len(self._finishing) >= room:
+                return
+            try:
+                place, source = next(self._sources)
+            except StopIteration:
+                self._listed = True
+                return
+            except S2vcError as error:
+                # What is under way is worth finishing first.
+                self._listed, self._listing_error = True, error
+                return
+            plan = self._tasks.submit(
+                plan_video,
+                source,
+                self._storage,
+                self._job.config,
+                self._job.codec.weights_sha256,
+                self._parts.keys(source.video_id),
+            )
+            self._planning[plan] = place
+
+    def _collect_tasks(self) -> None:
+        for plan in [plan for plan in self._planning if plan.done()]:
+            self._take_plan(self._planning.pop(plan), plan.result())
+        for end in [end for end in self._finishing if end.done()]:
+            self._end(self._finishing.pop(end), end.result())
+
+    def _take_plan(self, place: int, plan: PlannedVideo | PublishedVideo | VideoFailure) -> None:
+        if isinstance(plan, PlannedVideo):
+            self._open_video(place, plan)
+        elif isinstance(plan, VideoFailure):
+            self._finish(place, finish_failed, plan)
+        elif plan.described is None:
+            self._finish(place, finish_published, plan)
+        else:
+            self._end(place, skipped(plan))
+
+    def _open_video(self, place: int, video: PlannedVideo) -> None:
+        self._reporter.planned(video.source.video_id, video.source.name, video.info.frames, len(video.specs))
+        open_ = _Open(place, video, {gop.index: gop for gop in video.staged})
+        self._open[video.source.video_id] = open_
+        for gop in video.staged:
+            self._reporter.gop_done(gop, resumed=True)
+        self._queue.add(GopTask(spec, video.staging) for spec in video.specs if spec.index not in open_.done)
+        self._close_if_settled(open_)
+
+    def _failed_try(self, failure: GopFailure, final: bool) -> None:
+        self._reporter.gop_failed(failure, final=final)
+
+    def _settle(self, outcome: GopOutcome) -> None:
+        if isinstance(outcome, GopFailure):
+            open_ = self._open[outcome.task.spec.video_id]
+            open_.failures.append(outcome)
+            # The video is lost already; what is staged stays for the next run.
+            open_.untried += len(self._queue.drop(outcome.task.spec.video_id))
+        else:
+            open_ = self._open[outcome.video_id]
+            open_.done[outcome.index] = outcome
+            self._reporter.gop_done(outcome, resumed=False)
+        self._close_if_settled(open_)
+
+    def _close_if_settled(self, open_: _Open) -> None:
+        if not open_.settled:
+            return
+        video = self._open.pop(open_.video.source.video_id).video
+        if open_.failures:
+            self._finish(open_.place, finish_failed, _blame(video, open_.failures))
+        else:
+            self._finish(open_.place, finish_coded, video, list(open_.done.values()))
+
+    def _finish(self, place: int, how: Any, *what: Any) -> None:
+        self._finishing[self._tasks.submit(how, *what, self._job, self._storage)] = place
+
+    def _end(self, place: int, result: VideoResult) -> None:
+        self._tally.add(place, result)
+        self._reporter.video_done(result)
+
+    def _report_depths(self) -> None:
+        now = time.monotonic()
+        if now - self._reported < _REPORT_SECONDS:
+            return
+        self._reported = now
+        self._reporter.flow(
+            FlowDepths(
+                planning=len(self._planning),
+                queued=len(self._queue),
+                coding=self._dispatch.under_way,
+                window=self._dispatch.window,
+                committing=len(self._finishing),
+            )
+        )
+
+
+def _blame(video: PlannedVideo, failures: list[GopFailure]) -> VideoFailure:
+    first = min(failures, key=lambda failure: failure.task.spec.index)
+    others = f" ({len(failures) - 1} other GOPs failed as well)" if len(failures) > 1 else ""
+    text = f"{video.source.uri}: GOP {first.task.spec.index} of {len(video.specs)}: {first.error}{others}"
+    return VideoFailure(
+        video.source,
+        first.error_class,
+        text,
+        video.fixity,
+        gop_index=first.task.spec.index,
+        attempts=first.attempts,
+    )
