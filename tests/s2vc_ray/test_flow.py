@@ -58,7 +58,7 @@ def run(
     storage = open_storage(str(out))
     executor = LocalExecutor(lambda: worker or Worker(storage.uri, CONFIG, load_codec=load_fake))
     job = JobContext("j", datetime.now(UTC), CONFIG, executor.start())
-    watching, tasks = Watching(), ThreadTasks(2)
+    watching, tasks = Watching(), ThreadTasks(4)
     try:
         return Flow(job, sources, storage, executor, tasks, watching, batch).run(), watching
     finally:
