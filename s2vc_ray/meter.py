@@ -1,0 +1,291 @@
+"""What a job under way has come to, counted from its events: the one source of every figure shown.
+
+`Meter` is a `Reporter` that only counts. The terminal, Prometheus and the final summary read it with `read`,
+from any thread; what they cost does not depend on how many GOPs there are. Memory is bounded: sums, one entry
+per video that is being coded, and two minutes of history for rates. Counts are of this run alone: what an
+earlier run had staged is `Counts.gops_resumed` and nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from s2vc_ray.executor import GopFailure
+from s2vc_ray.pool import WorkerPool
+from s2vc_ray.results import FlowDepths, JobReport, VideoResult
+from s2vc_ray.staging import StagedGop
+
+_RECENT_SECONDS = 120.0
+_MOST_CLASSES = 50
+"""Error classes counted apart; more would be a label without bound."""
+_MOST_OPEN = 65536
+"""Videos remembered while they are coded; of those with a failed GOP the end is not told, so the oldest go first."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """A job's figures at one moment. `Meter.read` gives a copy that is the reader's own.
+
+    Attributes:
+        job, sources: the job's id, and how many sources it knew at its start; 0 when they are listed as it goes.
+        started: when it began, and ``moved``: when it last got a GOP or a video done; Unix time.
+        seconds: how long it has run.
+        videos: ended sources by status. ``failures``: those with an error, by its class.
+        planned_videos, planned_gops, planned_frames: of videos that were to be coded.
+        frames_settled: those of `planned_frames` that are staged, or given up with their video.
+        gops_coded, gops_resumed: staged by this run, and found staged. ``gops_failed``: given up, by class.
+        retries: GOPs tried again, by the class of error.
+        frames, pixels, payload_bytes, video_seconds: of the GOPs coded. ``video_seconds`` is playing time.
+        source_bytes, archive_bytes: of the videos archived.
+        source_seconds, encode_seconds, decode_seconds: what workers spent on reading sources, on coding, and on
+            decoding again to measure.
+        worker_seconds, gpu_seconds, lane_seconds: workers, their GPUs and their lanes (see `WorkerPool`) over
+            time, busy or not; None when no pool was ever told.
+        fps, busy: frames per second, and the share of its lanes that the codec filled, both of the last two
+            minutes; None before anything is known.
+        depths, pool: the latest told.
+    """
+
+    job: str = ""
+    sources: int = 0
+    started: float = 0.0
+    moved: float = 0.0
+    seconds: float = 0.0
+    videos: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    planned_videos: int = 0
+    planned_gops: int = 0
+    planned_frames: int = 0
+    frames_settled: int = 0
+    gops_coded: int = 0
+    gops_resumed: int = 0
+    gops_failed: Counter[str] = field(default_factory=Counter)
+    retries: Counter[str] = field(default_factory=Counter)
+    frames: int = 0
+    pixels: int = 0
+    payload_bytes: int = 0
+    video_seconds: float = 0.0
+    source_bytes: int = 0
+    archive_bytes: int = 0
+    source_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    worker_seconds: float | None = None
+    gpu_seconds: float | None = None
+    lane_seconds: float | None = None
+    fps: float | None = None
+    busy: float | None = None
+    depths: FlowDepths | None = None
+    pool: WorkerPool | None = None
+
+    @property
+    def bpp(self) -> float | None:
+        """Payload bits per true pixel; None before anything is coded."""
+        return 8 * self.payload_bytes / self.pixels if self.pixels else None
+
+    @property
+    def codec_seconds(self) -> float:
+        """What workers spent in the codec."""
+        return self.encode_seconds + self.decode_seconds
+
+    @property
+    def whole_run_busy(self) -> float | None:
+        """The share of its lanes that the codec filled since workers came up; None when no pool was told."""
+        return min(1.0, self.codec_seconds / self.lane_seconds) if self.lane_seconds else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the run's mean speed, known sources not yet planned taken to be like those that are.
+
+        None before there is a speed. At the least so long where sources are still being listed.
+        """
+        if not self.frames or not self.seconds:
+            return None
+        unplanned = max(0, self.sources - self.planned_videos - self.videos["skipped"])
+        usual = self.planned_frames / max(1, self.planned_videos)
+        left = self.planned_frames - self.frames_settled + unplanned * usual
+        return left * self.seconds / self.frames
+
+
+@dataclass(slots=True)
+class _Video:
+    """A video that is being coded. Once one of its GOPs has failed, no frames of it are left to do."""
+
+    frames_left: int
+    frame_seconds: float
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """The sums that rates are made of, as they were at ``at``."""
+
+    at: float
+    frames: int
+    codec_seconds: float
+    lane_seconds: float
+
+
+class Meter:
+    """Counts a job's events.
+
+    Args:
+        clock: seconds that never go back; tests give their own.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._counts = Counts()
+        self._lock = threading.Lock()
+        self._begun = self._poured = clock()
+        self._ended: float | None = None
+        self._recent: deque[_Moment] = deque([_Moment(self._begun, 0, 0.0, 0.0)])
+        self._open: OrderedDict[str, _Video] = OrderedDict()
+
+    def started(self, job: str, sources: int) -> None:
+        """The clock starts here."""
+        with self._lock:
+            self._begun = self._poured = self._clock()
+            self._recent = deque([_Moment(self._begun, 0, 0.0, 0.0)])
+            self._counts.job, self._counts.sources = job, sources
+            self._counts.started = self._counts.moved = time.time()
+
+    def planned(self, video_id: str, name: str, frames: int, gops: int, seconds: float | None = None) -> None:
+        """Add to what is to be done."""
+        with self._lock:
+            counts = self._counts
+            counts.planned_videos += 1
+            counts.planned_gops += gops
+            counts.planned_frames += frames
+            counts.moved = time.time()
+            self._open[video_id] = _Video(frames, (seconds or 0.0) / max(1, frames))
+            if len(self._open) > _MOST_OPEN:
+                self._open.popitem(last=False)
+
+    def gop_done(self, gop: StagedGop, *, resumed: bool) -> None:
+        """Add to what is done; bytes, frames and seconds only of what this run has coded."""
+        with self._lock:
+            counts, frames = self._counts, len(gop.pts)
+            frame_seconds = self._settle(gop.video_id, gop.frames_expected)
+            if resumed:
+                counts.gops_resumed += 1
+                return
+            counts.gops_coded += 1
+            counts.frames += frames
+            counts.pixels += frames * gop.width * gop.height
+            counts.payload_bytes += gop.payload_bytes
+            counts.video_seconds += frames * frame_seconds
+            counts.source_seconds += gop.source_seconds
+            counts.encode_seconds += gop.encode_seconds
+            counts.decode_seconds += gop.decode_seconds
+            counts.moved = time.time()
+            self._remember()
+
+    def gop_failed(self, failure: GopFailure, *, final: bool) -> None:
+        """Count a retry, or a GOP given up: with it goes what is left of its video."""
+        with self._lock:
+            counts = self._counts
+            _add(counts.gops_failed if final else counts.retries, failure.error_class)
+            video = self._open.get(failure.task.spec.video_id)
+            if final and video is not None:
+                counts.frames_settled += video.frames_left
+                video.frames_left, video.failed = 0, True
+
+    def flow(self, depths: FlowDepths) -> None:
+        """Keep the latest."""
+        with self._lock:
+            self._counts.depths = depths
+            self._remember()
+
+    def pool(self, pool: WorkerPool) -> None:
+        """Keep the latest; until the next, so many workers are being paid for."""
+        with self._lock:
+            self._pour()
+            self._counts.pool = pool
+
+    def video_done(self, result: VideoResult) -> None:
+        """Count its end, and what its archive saves."""
+        with self._lock:
+            counts = self._counts
+            counts.videos[result.status] += 1
+            if result.error_class:
+                _add(counts.failures, result.error_class)
+            if result.status in ("ok", "partial"):
+                counts.source_bytes += result.source_bytes or 0
+                counts.archive_bytes += result.archive_bytes or 0
+            counts.moved = time.time()
+
+    def finished(self, report: JobReport) -> None:
+        """Stop the clock."""
+        with self._lock:
+            self._pour()
+            self._ended = self._clock()
+
+    def read(self) -> Counts:
+        """A copy of the figures as they are now."""
+        with self._lock:
+            self._pour()
+            now, held = self._now(), self._counts
+            self._forget(now)
+            since = self._recent[0]
+            lanes = (held.lane_seconds or 0.0) - since.lane_seconds
+            return replace(
+                held,
+                seconds=now - self._begun,
+                videos=held.videos.copy(),
+                failures=held.failures.copy(),
+                gops_failed=held.gops_failed.copy(),
+                retries=held.retries.copy(),
+                fps=(held.frames - since.frames) / (now - since.at)
+                if held.frames and now > since.at
+                else None,
+                # A GOP's seconds are known only at its end, so a share may briefly exceed the whole.
+                busy=min(1.0, (held.codec_seconds - since.codec_seconds) / lanes) if lanes > 0 else None,
+            )
+
+    def _settle(self, video_id: str, frames: int) -> float:
+        """Take ``frames`` off what is left of a video; returns the duration of one of them, 0 if not known."""
+        video = self._open.get(video_id)
+        if video is None:
+            return 0.0
+        taken = min(frames, video.frames_left)
+        video.frames_left -= taken
+        self._counts.frames_settled += taken
+        if not video.frames_left and not video.failed:
+            del self._open[video_id]
+        return video.frame_seconds
+
+    def _now(self) -> float:
+        return self._clock() if self._ended is None else self._ended
+
+    def _pour(self) -> None:
+        """Add what the workers have cost since the last time."""
+        now, counts, pool = self._now(), self._counts, self._counts.pool
+        if pool is not None:
+            since = now - self._poured
+            counts.worker_seconds = (counts.worker_seconds or 0.0) + pool.workers * since
+            counts.gpu_seconds = (counts.gpu_seconds or 0.0) + pool.gpus * since
+            counts.lane_seconds = (counts.lane_seconds or 0.0) + pool.lanes * since
+        self._poured = now
+
+    def _remember(self) -> None:
+        now = self._clock()
+        if now - self._recent[-1].at >= 1.0:
+            self._pour()
+            counts = self._counts
+            lanes = counts.lane_seconds or 0.0
+            self._recent.append(_Moment(now, counts.frames, counts.codec_seconds, lanes))
+            self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        """Keep one moment from before the window: what the window is measured against."""
+        while len(self._recent) > 1 and self._recent[1].at <= now - _RECENT_SECONDS:
+            self._recent.popleft()
+
+
+def _add(counter: Counter[str], name: str) -> None:
+    counter[name if name in counter or len(counter) < _MOST_CLASSES else "Other"] += 1
