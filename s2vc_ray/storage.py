@@ -11,25 +11,27 @@ A new backend is one file that implements `Storage`, one line in `open_storage`,
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
+from s2vc_ray.backoff import Patience
 from s2vc_ray.errors import ConfigError, ObjectMissing, StorageError
 
 # Names of unfinished local writes end so; no object may, on any backend.
 TEMPORARY_SUFFIX = ".s2vc-tmp"
-_READ_AHEAD = 1 << 20
 _MAX_KEY_BYTES = 900
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectStat:
-    """One object: its key, size in bytes, a tag that changes with its bytes, and mtime in POSIX seconds."""
+    """One object: its key, size in bytes, a tag that changes with its bytes, and mtime in POSIX seconds.
+
+    The time is the store's: compare it with `Storage.now`, never with this machine's clock.
+    """
 
     key: str
     size: int
@@ -37,10 +39,30 @@ class ObjectStat:
     mtime: float
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A write that was begun and not ended: by a client that died, or by one that is still at work.
+
+    Attributes:
+        key: the object it would become or, where the store does not know that, its temporary name.
+        token: what tells it from other unfinished writes of that key.
+        since: POSIX seconds, on the store's clock, of its beginning (local: of its last byte).
+    """
+
+    key: str
+    token: str
+    since: float
+
+
+class StoreUnavailable(StorageError):
+    """The store could not be reached, or kept failing, for as long as `Patience` allows."""
+
+
 class Storage(Protocol):
     """Objects under one root. Keys: see `check_key`. Instances pickle, and threads may share one.
 
-    Every method raises StorageError, with what failed and where, when the store refuses or fails.
+    Every method raises StorageError, with what failed and where, when the store refuses, and StoreUnavailable
+    when it went on failing for a reason that may pass.
     """
 
     @property
@@ -91,13 +113,43 @@ class Storage(Protocol):
         """Remove the object; no error when there is none."""
         ...
 
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """As `delete`, of each, in few requests."""
+        ...
+
+    def now(self) -> float:
+        """POSIX seconds on the clock that stamps this store's objects, which need not be this machine's.
+
+        A folder is asked by writing an empty temporary file and removing it.
+        """
+        ...
+
+    def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
+        """Writes under ``prefix`` that were begun and not ended, whether or not anybody is still at them."""
+        ...
+
+    def discard(self, write: Unfinished) -> None:
+        """Remove what an unfinished write has left so far; no error when it has ended meanwhile."""
+        ...
+
     def sweep(self, prefix: str = "", *, older_than: float) -> int:
-        """Remove what writes under ``prefix`` left unfinished over ``older_than`` seconds ago.
+        """Discard what is unfinished under ``prefix`` since over ``older_than`` seconds, by the store's clock.
 
         Returns:
             How many were removed.
         """
         ...
+
+
+def sweep(storage: Storage, prefix: str, older_than: float) -> int:
+    """`Storage.sweep` for every backend."""
+    cutoff = storage.now() - older_than
+    removed = 0
+    for write in storage.unfinished(prefix):
+        if write.since <= cutoff:
+            storage.discard(write)
+            removed += 1
+    return removed
 
 
 def check_key(key: str) -> str:
@@ -131,26 +183,26 @@ def check_range(start: int, end: int | None) -> None:
         raise ValueError(f"byte range {start}..{end} is negative or runs backwards")
 
 
-def open_storage(uri: str, *, endpoint_url: str | None = None) -> Storage:
+def open_storage(uri: str, *, endpoint_url: str | None = None, patience: Patience | None = None) -> Storage:
     """The storage at ``uri``: a folder path, ``file:///folder`` or ``s3://bucket/prefix``. Creates nothing.
 
     Credentials come from the usual AWS providers (environment, profile, instance role); the S3 endpoint from
-    ``endpoint_url``, else ``AWS_ENDPOINT_URL``.
+    ``endpoint_url``, else ``AWS_ENDPOINT_URL``. ``patience`` is how long a failing store is asked again.
 
     Raises:
-        ConfigError: the URI has another scheme or names no bucket.
+        ConfigError: the URI has another scheme, names no bucket or carries credentials.
     """
     if uri.startswith("s3://"):
         from s2vc_ray.storage_s3 import S3Storage
 
         bucket, prefix = _split_s3(uri)
-        return S3Storage(bucket, prefix.strip("/"), endpoint_url=endpoint_url)
+        return S3Storage(bucket, prefix.strip("/"), endpoint_url=endpoint_url, patience=patience)
     from s2vc_ray.storage_local import LocalStorage
 
     return LocalStorage(local_path(uri))
 
 
-def open_source(uri: str, *, endpoint_url: str | None = None) -> BinaryIO:
+def open_source(uri: str, *, endpoint_url: str | None = None, patience: Patience | None = None) -> BinaryIO:
     """A seekable stream of a source: a local path, a ``file://`` URI or an ``s3://bucket/key`` object.
 
     Raises:
@@ -159,7 +211,7 @@ def open_source(uri: str, *, endpoint_url: str | None = None) -> BinaryIO:
         ConfigError: as `open_storage`.
     """
     if uri.startswith("s3://"):
-        storage, key = _s3_object(uri, endpoint_url)
+        storage, key = _s3_object(uri, endpoint_url, patience)
         return storage.open(key)
     from s2vc_ray.storage_local import open_file
 
@@ -175,7 +227,7 @@ def stat_source(uri: str, *, endpoint_url: str | None = None) -> ObjectStat:
         ConfigError: as `open_storage`.
     """
     if uri.startswith("s3://"):
-        storage, key = _s3_object(uri, endpoint_url)
+        storage, key = _s3_object(uri, endpoint_url, None)
         found = storage.stat(key)
     else:
         from s2vc_ray.storage_local import stat_file
@@ -209,70 +261,19 @@ def _split_s3(uri: str) -> tuple[str, str]:
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not bucket:
         raise ConfigError(f"{uri!r} names no bucket; write s3://bucket/prefix")
+    if "@" in bucket or ":" in bucket:
+        # Not repeated in the message: what stands there may be a secret.
+        raise ConfigError(
+            "an s3:// URI takes no credentials or port: write s3://bucket/prefix, and set credentials in the "
+            "environment, a profile or a role"
+        )
     return bucket, key
 
 
-def _s3_object(uri: str, endpoint_url: str | None) -> tuple[Storage, str]:
+def _s3_object(uri: str, endpoint_url: str | None, patience: Patience | None) -> tuple[Storage, str]:
     from s2vc_ray.storage_s3 import S3Storage
 
     bucket, path = _split_s3(uri)
     # The prefix stays as written: keys that others made may hold what `check_key` forbids ours.
     prefix, _, key = path.rpartition("/")
-    return S3Storage(bucket, prefix, endpoint_url=endpoint_url), key
-
-
-class RangeReader(Protocol):
-    """Reads bytes ``start..end`` (exclusive) of one object."""
-
-    def __call__(self, start: int, end: int) -> bytes:
-        """Exactly ``end - start`` bytes."""
-        ...
-
-
-class RangeStream(io.RawIOBase):
-    """A seekable raw stream over ``read_range``, for stores that only know ranged reads."""
-
-    def __init__(self, size: int, read_range: RangeReader) -> None:
-        self._size = size
-        self._read_range = read_range
-        self._at = 0
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def seekable(self) -> bool:
-        """True."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to ``offset`` from the start, the position or the end."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"cannot seek to {base + offset}")
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        """The position in bytes."""
-        return self._at
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Fill ``buffer`` with one ranged read; 0 at the end."""
-        end = min(self._at + len(buffer), self._size)
-        if end <= self._at:
-            return 0
-        data = self._read_range(self._at, end)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def readall(self) -> bytes:
-        """The rest in one ranged read; the base class would ask for 8 KiB at a time."""
-        data = self._read_range(self._at, self._size) if self._at < self._size else b""
-        self._at += len(data)
-        return data
-
-    def buffered(self) -> BinaryIO:
-        """The stream behind a read-ahead buffer of 1 MiB, so that small reads do not become requests."""
-        return io.BufferedReader(self, _READ_AHEAD)
+    return S3Storage(bucket, prefix, endpoint_url=endpoint_url, patience=patience), key

@@ -2,6 +2,7 @@
 
 A crash at any moment leaves either the whole object or a hidden temporary file, which `sweep` removes.
 Linking, unlike renaming, fails when the name exists: that makes put-if-absent free of races, on NFS too.
+Nothing is written or removed through a symbolic link that leads out of the folder.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from s2vc_ray.errors import ObjectMissing, StorageError
-from s2vc_ray.storage import TEMPORARY_SUFFIX, ObjectStat, check_key, check_range
+from s2vc_ray.storage import TEMPORARY_SUFFIX, ObjectStat, Unfinished, check_key, check_range, sweep
 
 _log = logging.getLogger(__name__)
 _COPY_BYTES = 1 << 20
 _CREATE_ATTEMPTS = 100
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 
 
@@ -34,7 +36,10 @@ def local_errors(action: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"cannot {action}: {error.strerror or error}") from error
+        text = error.strerror or str(error)
+        if error.errno in _FULL:
+            text += "; nothing was left half-written: make room and run the same command again"
+        raise StorageError(f"cannot {action}: {text}") from error
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -122,7 +127,7 @@ class LocalStorage:
 
     def delete(self, key: str) -> None:
         """See `Storage.delete`. Folders that become empty go too, the root stays."""
-        path = self._path(key)
+        path = self._path_inside(key)
         with local_errors(f"delete {path}"):
             try:
                 path.unlink()
@@ -137,20 +142,44 @@ class LocalStorage:
                 # Not empty, or gone already: either way the rest of the way up is somebody else's.
                 break
 
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """See `Storage.delete_many`."""
+        for key in keys:
+            self.delete(key)
+
+    def now(self) -> float:
+        """See `Storage.now`. This machine's clock where the folder cannot be written to, or is not there yet."""
+        probe = self.root / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+        try:
+            probe.touch(exist_ok=False)
+            try:
+                return probe.stat().st_mtime
+            finally:
+                probe.unlink(missing_ok=True)
+        except OSError:
+            return time.time()
+
+    def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
+        """See `Storage.unfinished`: temporary files."""
+        for path, key in self._walk(self.root, "", prefix):
+            if path.name.endswith(TEMPORARY_SUFFIX):
+                with local_errors(f"examine {path}"), contextlib.suppress(FileNotFoundError):
+                    found = path.lstat()
+                    if stat.S_ISREG(found.st_mode):
+                        yield Unfinished(key, "", found.st_mtime)
+
+    def discard(self, write: Unfinished) -> None:
+        """See `Storage.discard`."""
+        path = self.root / write.key
+        with local_errors(f"remove {path}"):
+            path.unlink(missing_ok=True)
+
     def sweep(self, prefix: str = "", *, older_than: float) -> int:
         """See `Storage.sweep`."""
-        cutoff = time.time() - older_than
-        removed = 0
-        for path, _ in self._walk(self.root, "", prefix):
-            if path.name.endswith(TEMPORARY_SUFFIX):
-                with local_errors(f"sweep {path}"), contextlib.suppress(FileNotFoundError):
-                    if path.stat().st_mtime <= cutoff:
-                        path.unlink()
-                        removed += 1
-        return removed
+        return sweep(self, prefix, older_than)
 
     def _put(self, key: str, source: BinaryIO, overwrite: bool) -> bool:
-        final = self._path(key)
+        final = self._path_inside(key)
         if not overwrite and self.stat(key) is not None:
             return False
         with local_errors(f"write {final}"), _temporary_beside(final) as (temporary, stream):
@@ -159,6 +188,16 @@ class LocalStorage:
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
+
+    def _path_inside(self, key: str) -> Path:
+        """The path to write to or delete; refused when a link on the way leads out of the root."""
+        path = self._path(key)
+        with local_errors(f"follow {path}"):
+            if not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(self.root)):
+                raise StorageError(
+                    f"key {key!r} leads out of {self.root} through a symbolic link; nothing was done"
+                )
+        return path
 
     def _walk(self, folder: Path, below: str, prefix: str) -> Iterator[tuple[Path, str]]:
         """Files in the order of their whole keys: a folder sorts as its name with the slash, not without."""

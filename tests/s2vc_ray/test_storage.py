@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from s2vc_ray.errors import ConfigError, ObjectMissing, StorageError
+from s2vc_ray.range_stream import RangeStream
 from s2vc_ray.storage import (
-    RangeStream,
     Storage,
     check_key,
     local_path,

@@ -14,12 +14,14 @@ import pytest
 from botocore.exceptions import ClientError, IncompleteReadError
 from moto import mock_aws
 
+from s2vc_ray.backoff import Patience
 from s2vc_ray.errors import StorageError
 from s2vc_ray.storage import open_storage
 from s2vc_ray.storage_s3 import S3Storage
 from tests.seaweed import SeaweedServer
 
 MIB = 1 << 20
+BRISK = Patience(seconds=1, first=0.01, longest=0.05)
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def mocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Storage]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     with mock_aws():
         boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bucket")
-        yield S3Storage("bucket", "pre", part_bytes=5 * MIB)
+        yield S3Storage("bucket", "pre", part_bytes=5 * MIB, patience=BRISK)
 
 
 @pytest.mark.s3
