@@ -32,7 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     _, busy = psutil.wait_procs(raylets, timeout=max(0.0, deadline - time.monotonic()))
     if busy:
-        print(f"drain_node: still busy after {options.seconds} s; its work will be done elsewhere", file=sys.stderr)
+        print(
+            f"drain_node: still busy after {options.seconds} s; its work will be done elsewhere",
+            file=sys.stderr,
+        )
     return 1 if busy else 0
 
 
