@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 import traceback
@@ -30,6 +31,7 @@ _FILE_BYTES = 64 << 20
 _FILES = 4
 """Rotated files kept beside the current one."""
 _FLOW_SECONDS = 60.0
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=str)
 
 
 class EventLog:
@@ -183,7 +185,10 @@ class EventLog:
 
     def _write(self, level: int, event: str, **fields: Any) -> None:
         if self._log.isEnabledFor(level):
-            self._log.log(level, event, extra={"fields": fields})
+            # Not through `Logger.log`, which would look up who called: an event says what it is.
+            record = logging.LogRecord(_ROOT, level, "", 0, event, None, None)
+            record.fields = fields
+            self._log.handle(record)
 
 
 class JsonLines(logging.Formatter):
@@ -211,7 +216,7 @@ class JsonLines(logging.Formatter):
         if self.job:
             out["job"] = self.job
         out |= {name: value for name, value in fields.items() if value is not None}
-        return json.dumps(out, separators=(",", ":"), default=str)
+        return _ENCODER.encode(out)
 
 
 def _handler(target: str, file_bytes: int) -> logging.Handler:
@@ -241,4 +246,6 @@ class _StandardError(_SaysOnce, logging.StreamHandler[Any]):
 
 
 class _File(_SaysOnce, RotatingFileHandler):
-    pass
+    def shouldRollover(self, record: logging.LogRecord) -> int:  # noqa: N802
+        """By what is written: the base class would format every record twice to foresee it."""
+        return int(self.stream is not None and os.fstat(self.stream.fileno()).st_size >= self.maxBytes)

@@ -250,7 +250,12 @@ class Live(Plain):
         super().__init__(console, prices, clock)
         self._failures: deque[str] = deque(maxlen=_FAILURES_SHOWN)
         self._screen = Screen(
-            console=console, get_renderable=self.picture, refresh_per_second=_REFRESHES, transient=True
+            console=console,
+            get_renderable=self.picture,
+            refresh_per_second=_REFRESHES,
+            transient=True,
+            # Standard output belongs to results, wherever it goes.
+            redirect_stdout=False,
         )
 
     def picture(self) -> RenderableType:

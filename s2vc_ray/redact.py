@@ -12,7 +12,7 @@ import re
 _HIDDEN = "***"
 _MOST = 2000
 _NAMES = (
-    r"(?:x-amz-(?:signature|credential|security-token)|aws_?secret_?access_?key|aws_?session_?token|"
+    r"(?:x-amz-(?:signature|credential|security-token)|(?:aws_?)?secret_?access_?key|(?:aws_?)?session_?token|"
     r"aws_?access_?key_?id|(?:\w+[-_])?(?:secret|password|passwd|token|signature|api[-_]?key)|sig)"
 )
 _PATTERNS = (

@@ -1,0 +1,155 @@
+"""What a job's events add up to."""
+
+from __future__ import annotations
+
+import pytest
+
+from s2vc_ray.meter import Meter
+from s2vc_ray.pool import WorkerPool
+from tests.job_events import Clock, ended, failure, gop, tell_job
+
+
+def test_a_whole_job_is_counted() -> None:
+    meter = Meter()
+    tell_job(meter)
+    counts = meter.read()
+    assert (counts.job, counts.sources) == ("job-1", 3)
+    assert (counts.planned_videos, counts.planned_gops, counts.planned_frames) == (2, 5, 50)
+    assert (counts.gops_coded, counts.gops_resumed, counts.frames) == (1, 1, 10)
+    assert (counts.payload_bytes, counts.pixels) == (64, 10 * 1024)
+    assert counts.bpp == 8 * 64 / (10 * 1024)
+    assert (counts.encode_seconds, counts.decode_seconds, counts.source_seconds) == (2.0, 0.5, 0.25)
+    assert counts.video_seconds == pytest.approx(10 * 0.8 / 20)
+    assert counts.videos == {"ok": 1, "failed": 1, "skipped": 1}
+    assert (counts.failures, counts.retries, counts.gops_failed) == (
+        {"SourceError": 1},
+        {"TimeoutError": 1},
+        {"BitstreamError": 1},
+    )
+    assert (counts.source_bytes, counts.archive_bytes) == (4000, 500)
+
+
+def test_a_failed_gop_settles_its_whole_video_once() -> None:
+    meter = Meter()
+    meter.planned("v", "a", 30, 3)
+    meter.gop_done(gop(0), resumed=False)
+    meter.gop_failed(failure(1), final=False)
+    assert meter.read().frames_settled == 10
+    meter.gop_failed(failure(1), final=True)
+    assert meter.read().frames_settled == 30
+    meter.gop_done(gop(2), resumed=False)
+    meter.gop_failed(failure(1), final=True)
+    assert meter.read().frames_settled == 30
+    assert meter.read().gops_failed == {"TimeoutError": 2}
+
+
+def test_what_workers_cost_is_what_was_held_over_time() -> None:
+    clock = Clock()
+    meter = Meter(clock)
+    meter.started("j", 0)
+    assert meter.read().worker_seconds is None
+    clock.now += 100
+    meter.pool(WorkerPool(workers=2, lanes=4, gpus=1.0))
+    clock.now += 10
+    meter.pool(WorkerPool(workers=1, lanes=2, gpus=0.5))
+    clock.now += 20
+    counts = meter.read()
+    assert (counts.worker_seconds, counts.gpu_seconds, counts.lane_seconds) == (40.0, 20.0, 80.0)
+    assert counts.seconds == 130.0
+
+
+def test_the_clock_stops_at_the_end() -> None:
+    clock = Clock()
+    meter = Meter(clock)
+    meter.started("j", 0)
+    meter.pool(WorkerPool(1, 1))
+    clock.now += 7
+    tell = meter.read()
+    meter.finished(None)  # type: ignore[arg-type]
+    clock.now += 1000
+    assert (
+        (meter.read().seconds, meter.read().worker_seconds)
+        == (tell.seconds, tell.worker_seconds)
+        == (7.0, 7.0)
+    )
+
+
+def test_rates_are_of_the_last_two_minutes() -> None:
+    clock = Clock()
+    meter = Meter(clock)
+    meter.started("j", 0)
+    meter.pool(WorkerPool(workers=1, lanes=2))
+    for _ in range(600):
+        clock.now += 1
+        meter.gop_done(gop(0, frames=30, seconds=1.6), resumed=False)  # 1.6 s to encode, 0.4 s to decode
+    assert (meter.read().fps, meter.read().busy) == (30.0, 1.0)
+    for _ in range(60):
+        clock.now += 1
+        meter.gop_done(gop(0, frames=10, seconds=0.8), resumed=False)
+    assert meter.read().fps == pytest.approx(20, rel=0.02)
+    assert meter.read().busy == pytest.approx(0.75, rel=0.02)
+    clock.now += 600
+    stalled = meter.read()
+    assert stalled.fps is not None
+    assert stalled.fps < 1
+    assert stalled.whole_run_busy == pytest.approx((600 * 2 + 60) / (2 * 1260))
+
+
+def test_nothing_is_known_before_anything_is_done() -> None:
+    meter = Meter()
+    meter.started("j", 5)
+    counts = meter.read()
+    assert (counts.fps, counts.busy, counts.bpp, counts.seconds_left, counts.whole_run_busy) == (None,) * 5
+
+
+def test_resumed_gops_are_not_this_runs_work() -> None:
+    meter = Meter()
+    meter.planned("v", "a", 20, 2, 1.0)
+    meter.gop_done(gop(0), resumed=True)
+    counts = meter.read()
+    assert (counts.frames, counts.payload_bytes, counts.video_seconds, counts.frames_settled) == (
+        0,
+        0,
+        0.0,
+        10,
+    )
+
+
+def test_time_left_takes_unplanned_sources_to_be_like_the_others() -> None:
+    clock = Clock()
+    meter = Meter(clock)
+    meter.started("j", 4)
+    meter.planned("v", "a", 20, 2)
+    clock.now += 5
+    meter.gop_done(gop(0), resumed=False)
+    meter.video_done(ended("b", "skipped"))
+    assert meter.read().seconds_left == pytest.approx((10 + 2 * 20) / 2)
+
+
+def test_a_reader_keeps_what_it_read() -> None:
+    meter = Meter()
+    tell_job(meter)
+    counts = meter.read()
+    meter.video_done(ended("d.mp4", "failed"))
+    assert counts.failures == {"SourceError": 1}
+    assert meter.read().failures == {"SourceError": 2}
+
+
+def test_memory_does_not_grow_with_videos_gops_or_kinds_of_error() -> None:
+    clock = Clock()
+    meter = Meter(clock)
+    for number in range(70_000):
+        clock.now += 1
+        meter.planned(f"v{number}", "a", 20, 2, 1.0)
+        meter.gop_failed(failure(0, f"Error{number}", video=f"v{number}"), final=True)
+        meter.gop_done(gop(1, f"v{number}"), resumed=False)
+    assert len(meter._open) <= 65536
+    assert len(meter._recent) < 130
+    assert len(meter.read().gops_failed) == 51
+    assert meter.read().gops_failed.total() == 70_000
+    done = Meter()
+    for number in range(1000):
+        done.planned(f"v{number}", "a", 10, 1, 1.0)
+        done.gop_done(gop(0, f"v{number}"), resumed=False)
+    assert not done._open
+    assert done.read().video_seconds == pytest.approx(1000)
