@@ -15,7 +15,9 @@ from s2vc_ray.errors import ConfigError
 DEVICES = ("auto", "cpu", "cuda")
 EXECUTORS = ("ray", "local")
 METRICS = ("psnr", "ms_ssim", "lpips_alex")
+PLACEMENTS = ("spread", "pack")
 MAX_GOP = 1024
+MAX_WORKERS = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,12 @@ class JobConfig:
         model: a packaged model's name, or a directory with weights.
         device: where the codec runs; ``auto`` is CUDA when the worker has a GPU.
         executor: ``ray`` (actors, on this machine or a cluster) or ``local`` (this process, for debugging).
-        workers: encoder actors; 0 is one per GPU, or one per ``threads`` CPU cores where there is no GPU.
+        workers: encoder actors; 0 is as many as the cluster has room for, also when nodes join it later.
+        workers_max: with it the pool is elastic: at least ``workers``, and up to so many while there is work for
+            them, which an autoscaling cluster is asked for. 0 is a fixed number. See `parse_workers`.
+        actors_per_gpu: actors that share a GPU: more than one fill it where one small model's kernels do not.
+        placement: ``spread`` actors over nodes, for their network and memory; or ``pack`` them on few, so that
+            the others can be given back.
         ray_address: a running cluster to join; None is the one this job was submitted to, else this machine.
         metrics: what is decoded again and measured while encoding.
         batch: most GOPs of one video coded in lockstep; more is faster on a GPU and takes more memory. 0 is 4
@@ -97,6 +104,9 @@ class JobConfig:
     device: str = "auto"
     executor: str = "ray"
     workers: int = 0
+    workers_max: int = 0
+    actors_per_gpu: int = 1
+    placement: str = "spread"
     ray_address: str | None = None
     metrics: MetricPolicy = MetricPolicy()
     batch: int = 0
@@ -107,12 +117,19 @@ class JobConfig:
     def __post_init__(self) -> None:
         _in_range("gop", self.gop, 1, MAX_GOP)
         _in_range("quality", self.quality, 0, 63)
-        _in_range("workers", self.workers, 0, 65536)
+        _in_range("workers", self.workers, 0, MAX_WORKERS)
+        _in_range("workers_max", self.workers_max, 0, MAX_WORKERS)
+        _in_range("actors_per_gpu", self.actors_per_gpu, 1, 16)
         _in_range("batch", self.batch, 0, 256)
         _in_range("threads", self.threads, 0, 256)
         _in_range("attempts", self.attempts, 1, 100)
         _one_of("device", self.device, DEVICES)
         _one_of("executor", self.executor, EXECUTORS)
+        _one_of("placement", self.placement, PLACEMENTS)
+        if 0 < self.workers_max < self.workers:
+            raise ConfigError(
+                f"workers_max is {self.workers_max}, less than workers, {self.workers}: give MIN:MAX with MIN <= MAX"
+            )
         if not self.model:
             raise ConfigError(
                 "model is empty: give a packaged model's name such as 'small', or a weights directory"
@@ -145,6 +162,19 @@ class JobConfig:
         return json.dumps(
             {**asdict(self), "metrics": str(self.metrics), "metric_names": self.metrics.names}, sort_keys=True
         )
+
+
+def parse_workers(text: str) -> tuple[int, int]:
+    """``workers`` and ``workers_max`` from ``N`` (so many) or ``MIN:MAX`` (an elastic pool, MAX at least 1).
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    low, colon, high = text.partition(":")
+    numbers = [low, high] if colon else [low]
+    if not all(number.isascii() and number.isdigit() for number in numbers) or (colon and not int(high)):
+        raise ConfigError(f"workers {text!r}: give a number such as 4 or a range such as 2:16")
+    return int(low), int(high or 0)
 
 
 def _in_range(name: str, value: int, low: int, high: int) -> None:

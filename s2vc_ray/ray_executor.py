@@ -1,163 +1,55 @@
-"""Encoder actors on Ray: this machine's cores or GPUs, or a cluster's. The one module that imports Ray.
+"""Batches on Ray actors, of this machine or of a cluster. With its ``ray_`` siblings, what knows Ray.
 
-Each actor loads the codec once. On GPUs it pins one and works on two batches, so that one decodes its source
-while the other codes; on CPUs it works on one batch a core, each on a core of its own, which beats all cores
-on one batch by half. Ray restarts what dies, without limit: nodes come and go. A `_Ledger` counts how often
-each batch was begun, so that a GOP which kills its process is given up like any other, and two batches of a
-process that died never run side by side again. A batch that lingers on a lost or slow worker is copied to an
-idle one: staging is idempotent.
+    submit ─► waiting ─► flight on an actor ─┬► result
+                 ▲                           └► fault: `ray_faults` says whose
+                 └── again, later ───────────────┘
+
+Ray restarts and retries nothing: this does, and so it can see, count and pace what is lost. **Infrastructure is
+retried without limit**: when every actor is gone the job waits for others. **Batches that may kill their worker are
+not**: one that was under way in a process that died is a suspect and runs alone from then on, and what dies alone
+twice is a failure of the application, which `Dispatch` tries again a bounded number of times.
+A batch that lingers on a slow or lost actor is copied to an idle one: staging is idempotent.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 import statistics
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError, RayTaskError
 
 from s2vc_ray.config import JobConfig
-from s2vc_ray.errors import ConfigError, S2vcError
+from s2vc_ray.counters import count, merge
+from s2vc_ray.errors import ConfigError
 from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch, GopFailure
-from s2vc_ray.worker import CodecLoader, Worker, load_s2vc
+from s2vc_ray.ray_cluster import Cluster, connect
+from s2vc_ray.ray_encoder import Answer, Encoder, Hello
+from s2vc_ray.ray_faults import Actor, Fault, cause_of, diagnose
+from s2vc_ray.ray_placement import Placement, place
+from s2vc_ray.ray_pool import Member, Pace, Pool
+from s2vc_ray.ray_queue import Job, JobQueue
+from s2vc_ray.usage import Usage
+from s2vc_ray.worker import CodecLoader, load_s2vc
 
 _LIVES = 2
-"""How often a batch is begun before it is a failure; each retry of a failed GOP has as many."""
-_CPU_CORES = 2
-"""Cores of a worker without a GPU: they share one copy of the model and of everything imported."""
-_POLL_SECONDS = 5.0
-_LINGER_SECONDS = 120.0
-_START_SECONDS = 600.0
-_OBJECT_STORE_BYTES = 128 << 20
+"""How often a batch's worker dies while it runs alone before the batch fails; each try of a GOP has as many."""
+
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """How many actors, and what each one claims."""
-
-    workers: int
-    gpus: float
-    cpus: int
-
-    @property
-    def batches(self) -> int:
-        """Batches an actor works on at once.
-
-        Two keep a GPU busy while the next source is decoded. Each core of a CPU has a batch of its own.
-        """
-        return 2 if self.gpus else self.cpus
-
-    @property
-    def coding(self) -> int:
-        """Batches of an actor that may be in the codec at once."""
-        return 1 if self.gpus else self.cpus
-
-    @property
-    def threads(self) -> int:
-        """Threads of one batch: to decode its source, and for what of torch runs on a CPU."""
-        return self.cpus if self.gpus else 1
-
-
-def place(config: JobConfig, *, gpus: float, cpus: float) -> Placement:
-    """Actors for a cluster with so many GPUs and CPU cores.
-
-    Raises:
-        ConfigError: CUDA was asked for and the cluster has no GPU (give ``workers`` for one that scales up).
-    """
-    if config.device == "cuda" and not gpus and not config.workers:
-        raise ConfigError(
-            "device 'cuda': the Ray cluster has no GPU; use device 'cpu', or --workers to wait for GPUs"
-        )
-    if config.device == "cuda" or (config.device == "auto" and gpus):
-        threads = config.threads or max(1, min(8, int(cpus // max(gpus, 1))))
-        return Placement(config.workers or max(1, int(gpus)), 1, threads)
-    share = max(1, int(cpus) // max(config.workers, 1))
-    threads = min(config.threads, max(1, int(cpus))) or min(_CPU_CORES, share)
-    return Placement(config.workers or max(1, int(cpus // threads)), 0, threads)
-
-
-class _Ledger:
-    """How often each batch was begun. Lives apart from the workers, so it survives them."""
-
-    def __init__(self) -> None:
-        self._begun: Counter[str] = Counter()
-
-    def begun(self, key: str) -> int:
-        return self._begun[key]
-
-    def begin(self, key: str) -> int:
-        self._begun[key] += 1
-        return self._begun[key]
-
-
-class _Encoder:
-    """The actor: a `Worker` that notes what it begins."""
-
-    def __init__(
-        self,
-        destination: str,
-        config: JobConfig,
-        placement: Placement,
-        load_codec: CodecLoader,
-        ledger: str,
-    ) -> None:
-        self._worker = Worker(
-            destination, config, threads=placement.threads, coding=placement.coding, load_codec=load_codec
-        )
-        self._batches = placement.batches
-        # By name: a handle among an actor's constructor arguments could be gone when Ray restarts the actor.
-        self._ledger: Any = ray.get_actor(ledger)
-        self._slots = threading.Semaphore(self._batches)
-        self._draining = threading.Lock()
-
-    def identity(self) -> CodecIdentity | str:
-        try:
-            return self._worker.identity()
-        except ConfigError as error:
-            return str(error)
-
-    def encode(self, batch: GopBatch) -> BatchResult:
-        key = _key(batch)
-        suspect = ray.get(self._ledger.begun.remote(key)) > 0
-        with self._slot(alone=suspect):
-            begun = ray.get(self._ledger.begin.remote(key))
-            if begun > _LIVES:
-                text = f"its worker died {begun - 1} times while coding it; see the Ray logs for the cause"
-                return BatchResult(
-                    batch, tuple(GopFailure(task, "WorkerDied", text, batch.attempt) for task in batch.tasks)
-                )
-            return self._worker.encode(batch)
-
-    @contextmanager
-    def _slot(self, *, alone: bool) -> Iterator[None]:
-        wanted = self._batches if alone else 1
-        with self._draining:
-            for _ in range(wanted):
-                self._slots.acquire()
-        try:
-            yield
-        finally:
-            self._slots.release(wanted)
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Flight:
-    """One submission of a batch to one actor. ``stale`` when another copy of the batch came back first."""
+    """A job on an actor. ``alone`` when the actor has done nothing else since it began."""
 
-    batch: GopBatch
-    actor: Any
+    job: Job
+    member: Member
     since: float
-    copied: bool = False
-    stale: bool = False
+    alone: bool
 
 
 class RayExecutor:
@@ -167,52 +59,108 @@ class RayExecutor:
         destination: where workers stage; must mean the same place on every node.
         config: the job.
         load_codec: how workers get their codec; pickled to them.
+        pace: its times.
     """
 
-    def __init__(self, destination: str, config: JobConfig, load_codec: CodecLoader = load_s2vc) -> None:
+    def __init__(
+        self,
+        destination: str,
+        config: JobConfig,
+        load_codec: CodecLoader = load_s2vc,
+        *,
+        pace: Pace | None = None,
+    ) -> None:
         self._destination = destination
         self._config = config
         self._load_codec = load_codec
+        self._pace = pace or Pace()
+        self._cluster: Cluster
+        self._placement: Placement
+        self._pool = Pool(self._start_actor, ray.kill, self._pace, time.monotonic)
         self._owns_ray = False
-        self._batches = 1
-        self._ledger: Any = None
-        self._actors: list[Any] = []
-        self._ready: list[Any] = []
-        self._starting: dict[Any, Any] = {}
-        self._flights: dict[Any, _Flight] = {}
-        self._seconds: list[float] = []
         self._identity: CodecIdentity | None = None
+        self._flights: dict[Any, _Flight] = {}
+        self._queue = JobQueue()
+        self._results: deque[BatchResult] = deque()
+        self._under_way = 0
+        self._stale = 0
+        # Seconds a pixel, of the latest batches.
+        self._rates: deque[float] = deque(maxlen=99)
+        self._reminded = 0.0
 
     @property
     def window(self) -> int:
         """`Placement.batches` for each actor that is up, less those that only repeat finished ones."""
-        stale = sum(flight.stale for flight in self._flights.values())
-        return max(1, self._batches * len(self._ready) - stale)
+        return max(1, self._placement.batches * len(self._pool.open) - self._stale)
 
     @property
     def actors(self) -> tuple[Any, ...]:
-        """The actor handles, for tests and debugging."""
-        return tuple(self._actors)
+        """Handles of the actors that are up, for tests and debugging."""
+        return tuple(member.actor for member in self._pool.open)
+
+    @property
+    def usage(self) -> Usage:
+        """How all actors there were have spent their time, idle ones included."""
+        return self._pool.usage()
 
     def start(self) -> CodecIdentity:
-        """Join or start Ray, create the actors and wait for the first to load its codec."""
-        self._owns_ray = _connect(self._config.ray_address)
-        resources: dict[str, float] = ray.cluster_resources()
-        gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 1.0)
-        placement = place(self._config, gpus=gpus, cpus=cpus)
-        self._batches = placement.batches
-        name = f"s2vc-ledger-{secrets.token_hex(8)}"
-        ledger = ray.remote(_Ledger).options(name=name, num_cpus=0, max_restarts=-1, max_task_retries=-1)
-        self._ledger = ledger.remote()
-        encoder = ray.remote(_Encoder).options(
-            num_cpus=placement.cpus,
-            num_gpus=placement.gpus,
-            max_restarts=-1,
-            max_task_retries=-1,
-            max_concurrency=placement.batches,
+        """Join or start Ray, start the first actors and wait for one to load its codec."""
+        self._owns_ray = connect(self._config.ray_address)
+        self._cluster = Cluster(self._pace.look)
+        self._placement = place(self._config, self._cluster.nodes)
+        self._pool.lanes = self._placement.lanes
+        self._pool.add(self._placement.first)
+        begun = time.monotonic()
+        while self._identity is None:
+            if time.monotonic() - begun > self._pace.start:
+                raise ConfigError(
+                    f"no worker came up in {self._pace.start:.0f} s: each needs {self._placement.cpus:g} CPUs and "
+                    f"{self._placement.gpus:g} GPUs; the cluster has {self._cluster}, perhaps all in use"
+                )
+            self._tend(busy=None)
+            self._wait(self._pace.look)
+        return self._identity
+
+    def submit(self, batch: GopBatch) -> None:
+        """Give ``batch`` to the actor with the least to do, or keep it until there is one."""
+        self._under_way += 1
+        self._queue.add(Job(batch))
+        self._send_waiting()
+
+    def next_result(self, timeout: float | None = None) -> BatchResult | None:
+        """A finished batch; None when the window may have changed instead, or ``timeout`` seconds have passed."""
+        window = self.window
+        busy = self._under_way >= window
+        ends = None if timeout is None else time.monotonic() + timeout
+        while not self._results:
+            self._tend(busy=busy)
+            left = self._pace.look if ends is None else ends - time.monotonic()
+            if left <= 0 or self.window > window:
+                return None
+            self._wait(min(left, self._pace.look))
+        self._under_way -= 1
+        return self._results.popleft()
+
+    def close(self) -> None:
+        """End the actors, and Ray itself where `start` started it."""
+        for member in list(self._pool.members):
+            self._pool.drop(member, "closed", failed=False)
+        self._flights = {}
+        if self._owns_ray:
+            ray.shutdown()
+
+    def _start_actor(self) -> tuple[Any, Any]:
+        encoder = ray.remote(Encoder).options(
+            num_cpus=self._placement.cpus,
+            num_gpus=self._placement.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            # One more, to be asked whether it is there.
+            max_concurrency=self._placement.batches + 1,
+            scheduling_strategy="SPREAD" if self._placement.spread else "DEFAULT",
             runtime_env={
                 "env_vars": {
-                    "OMP_NUM_THREADS": str(placement.threads),
+                    "OMP_NUM_THREADS": str(self._placement.threads),
                     "OMP_WAIT_POLICY": "passive",
                     # Each thread's own heap would keep what it once needed.
                     "MALLOC_ARENA_MAX": "2",
@@ -220,132 +168,180 @@ class RayExecutor:
                 }
             },
         )
-        for _ in range(placement.workers):
-            actor: Any = encoder.remote(self._destination, self._config, placement, self._load_codec, name)
-            self._actors.append(actor)
-            self._starting[actor.identity.remote()] = actor
-        ready, _ = ray.wait(list(self._starting), timeout=_START_SECONDS)
-        if not ready:
-            raise ConfigError(
-                f"no worker came up in {_START_SECONDS:.0f} s: each needs {placement.cpus} CPUs and "
-                f"{placement.gpus:g} GPUs; the cluster has {cpus:g} and {gpus:g}, perhaps all in use"
-            )
-        return self._admit(ready[0])
+        actor: Any = encoder.remote(self._destination, self._config, self._placement, self._load_codec)
+        return actor, actor.hello.remote()
 
-    def submit(self, batch: GopBatch) -> None:
-        """Give ``batch`` to the actor with the least to do."""
-        self._send(batch, min(self._ready, key=self._load))
-
-    def next_result(self, timeout: float | None = None) -> BatchResult | None:
-        """A finished batch; None when the window may have grown instead, or ``timeout`` seconds have passed."""
-        while True:
-            ready, _ = ray.wait([*self._flights, *self._starting], timeout=timeout or _POLL_SECONDS)
-            if timeout is not None and not ready:
-                self._copy_lingering()
-                return None
-            for ref in ready:
-                if ref in self._starting:
-                    self._admit(ref)
-                    return None
-                result = self._land(ref)
-                if result is not None:
-                    return result
+    def _tend(self, *, busy: bool | None) -> None:
+        """What is due by the clock."""
+        if self._cluster.look():
+            for member in self._pool.open:
+                if member.node in self._cluster.draining:
+                    member.leaving = "draining"
             self._copy_lingering()
-
-    def close(self) -> None:
-        """Kill the actors, and Ray itself where `start` started it."""
-        for actor in [*self._actors, *filter(None, [self._ledger])]:
-            ray.kill(actor)
-        self._actors, self._ready, self._starting, self._flights = [], [], {}, {}
-        if self._owns_ray:
-            ray.shutdown()
-
-    def _admit(self, ref: Any) -> CodecIdentity:
-        actor = self._starting.pop(ref)
-        try:
-            identity: CodecIdentity | str = ray.get(ref)
-        except RayError as error:
-            raise ConfigError(f"a worker could not start: {error}") from error
-        if isinstance(identity, str):
-            raise ConfigError(identity)
-        if self._identity is not None and identity.weights_sha256 != self._identity.weights_sha256:
-            raise ConfigError(
-                f"model {self._config.model!r} is not the same on every node ({identity.weights_sha256[:12]} "
-                f"and {self._identity.weights_sha256[:12]}): install one version everywhere"
+        high = self._placement.high
+        if high is None:
+            high = self._placement.capacity(self._cluster.nodes)
+        self._pool.tend(busy=busy, low=self._placement.low, high=high)
+        self._send_waiting()
+        now = time.monotonic()
+        if not self._pool.open and now - self._reminded > self._pace.remind:
+            self._reminded = now
+            count("waits_for_workers")
+            _log.warning(
+                "no worker is up: the cluster has %s, %d workers were asked for, %d batches wait",
+                self._cluster,
+                len(self._pool.coming),
+                self._under_way,
             )
-        self._identity = self._identity or identity
-        self._ready.append(actor)
-        return self._identity
 
-    def _load(self, actor: Any) -> int:
-        return sum(flight.actor is actor for flight in self._flights.values())
+    def _wait(self, seconds: float) -> None:
+        """Wait for anything to happen, and deal with all that has."""
+        now = time.monotonic()
+        due = [at for at in (self._queue.next_due, self._pool.backoff.until) if at is not None and at > now]
+        seconds = min([seconds, *(at - now for at in due)])
+        coming = {member.hello: member for member in self._pool.coming}
+        refs = [*self._flights, *coming]
+        if not refs:
+            time.sleep(seconds)
+            return
+        ready, _ = ray.wait(refs, timeout=seconds)
+        if ready:
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        for ref in ready:
+            if ref in coming:
+                self._meet(coming[ref], ref)
+            else:
+                self._land(ref)
+        self._send_waiting()
 
-    def _send(self, batch: GopBatch, actor: Any) -> None:
-        self._flights[actor.encode.remote(batch)] = _Flight(batch, actor, time.monotonic())
+    def _send_waiting(self) -> None:
+        if not self._queue:
+            return
+        members = self._pool.open
+        for job, member in self._queue.assign(members, self._placement.batches, time.monotonic()):
+            self._send(job, member)
 
-    def _land(self, ref: Any) -> BatchResult | None:
+    def _send(self, job: Job, member: Member) -> None:
+        flight = _Flight(job, member, time.monotonic(), alone=not member.work)
+        for other in member.work:
+            other.alone = False
+        member.work.append(flight)
+        job.flights += 1
+        self._flights[member.actor.encode.remote(job.batch)] = flight
+
+    def _meet(self, member: Member, ref: Any) -> None:
+        """An actor has come up, or has not."""
+        try:
+            hello: Hello = ray.get(ref)
+        except RayTaskError as error:
+            self._refuse(member, f"a worker could not start: {cause_of(error)!r}")
+            return
+        except RayError as error:
+            fault = diagnose(error)
+            _log.warning("a worker did not come up: %s", fault.text)
+            self._pool.drop(member, fault.reason)
+            return
+        codec, known = hello.codec, self._identity
+        if isinstance(codec, str):
+            self._refuse(member, codec)
+        elif known is not None and codec.weights_sha256 != known.weights_sha256:
+            self._refuse(
+                member,
+                f"model {self._config.model!r} is not the same on every node ({codec.weights_sha256[:12]} and "
+                f"{known.weights_sha256[:12]}): install one version everywhere",
+            )
+        else:
+            self._identity = known or codec
+            self._pool.admit(member, hello.node)
+
+    def _refuse(self, member: Member, why: str) -> None:
+        """A worker that cannot work ends a job that has not begun; to one that has, it is a node to do without."""
+        if self._identity is None:
+            raise ConfigError(why)
+        _log.error("a worker is refused: %s", why)
+        self._pool.drop(member, "refused")
+
+    def _land(self, ref: Any) -> None:
+        """A flight has ended, well or not."""
         flight = self._flights.pop(ref)
+        job, member = flight.job, flight.member
+        member.work.remove(flight)
+        member.idle_since = time.monotonic()
+        job.flights -= 1
+        job.leave(member)
+        self._stale -= job.done_at is not None
         try:
-            result: BatchResult = ray.get(ref)
-        except RayActorError as error:
-            self._retire(flight.actor, error)
-            if not flight.stale:
-                self.submit(flight.batch)
-            return None
+            answer: Answer = ray.get(ref)
+        except RayTaskError as error:
+            cause = cause_of(error)
+            self._finish(flight, _failed(job.batch, type(cause).__name__, str(cause) or repr(cause)))
+            return
         except RayError as error:
-            result = BatchResult(
-                flight.batch,
-                tuple(
-                    GopFailure(task, type(error).__name__, str(error), flight.batch.attempt)
-                    for task in flight.batch.tasks
-                ),
-            )
-        if flight.stale:
-            return None
-        self._seconds.append(time.monotonic() - flight.since)
-        for other in self._flights.values():
-            other.stale = other.stale or other.batch is flight.batch
-        return result
+            self._suffer(flight, diagnose(error))
+            return
+        member.usage = answer.usage
+        merge(answer.counts)
+        if isinstance(answer.outcome, BatchResult):
+            self._pool.backoff.succeeded()
+            self._finish(flight, answer.outcome)
+            return
+        back = answer.outcome
+        if back.ending and not member.leaving:
+            member.leaving = back.reason
+        self._suffer(flight, Fault(back.reason, Actor.FINE, back.suspect, "DeviceLost", back.text))
 
-    def _retire(self, actor: Any, error: RayActorError) -> None:
-        self._ready = [other for other in self._ready if other is not actor]
-        if not self._ready:
-            raise S2vcError(
-                f"every Ray worker is gone for good; run the job again to resume ({error})"
-            ) from error
+    def _finish(self, flight: _Flight, result: BatchResult) -> None:
+        job, now = flight.job, time.monotonic()
+        if job.done_at is None:
+            job.done_at = now
+            self._stale += job.flights
+            self._rates.append((now - flight.since) / max(1, job.pixels))
+            self._results.append(result)
+
+    def _suffer(self, flight: _Flight, fault: Fault) -> None:
+        """A flight has failed for no reason of the application, or at least for none that is known."""
+        job, member = flight.job, flight.member
+        count("batch_faults", reason="hung" if member.killed else fault.reason)
+        _log.warning("a batch came back: %s (%s)", fault.reason, fault.text.strip().rpartition("\n")[2])
+        if fault.actor is Actor.GONE:
+            self._pool.drop(member, fault.reason)
+        elif fault.actor is Actor.UNSURE and member.up:
+            self._pool.doubt(member, member.actor.hello.remote())
+        if fault.suspect and not member.killed:
+            job.suspect = True
+            job.deaths += flight.alone
+        if job.done_at is not None or job.flights:
+            return
+        if job.deaths >= _LIVES:
+            count("batches_given_up", reason=fault.reason)
+            text = f"its worker died {job.deaths} times while it coded nothing else; last: {fault.text}"
+            self._finish(flight, _failed(job.batch, fault.error_class, text))
+            return
+        job.tries += 1
+        # A lost actor's successor is waited for anyway; where the actor is still there, so is what ails it.
+        pause = min(self._pace.longest_pause, self._pace.first_pause * 2.0 ** min(job.tries, 30))
+        stays = member in self._pool.members and not member.leaving
+        self._queue.add(job, time.monotonic() + pause if stays else None)
 
     def _copy_lingering(self) -> None:
-        usual = statistics.median(self._seconds[-99:]) if self._seconds else 0.0
-        limit = max(_LINGER_SECONDS, 4 * usual)
-        idle = [actor for actor in self._ready if not self._load(actor)]
+        """Give late batches to idle workers too, and end workers that go on long after the copy came back."""
         now = time.monotonic()
+        rate = statistics.median(self._rates) if self._rates else 0.0
+        idle = [member for member in self._pool.open if not member.work and not member.reserved]
         for flight in list(self._flights.values()):
-            if idle and not flight.copied and not flight.stale and now - flight.since > limit:
-                flight.copied = True
-                self._send(flight.batch, idle.pop())
+            job = flight.job
+            limit = max(self._pace.linger, 4 * rate * job.pixels)
+            if job.done_at is not None:
+                if now - job.done_at > limit:
+                    flight.member.killed = True
+                    self._pool.drop(flight.member, "hung")
+            elif idle and not job.copied and now - flight.since > limit:
+                job.copied = True
+                count("batch_copies")
+                self._send(job, idle.pop())
 
 
-def _key(batch: GopBatch) -> str:
-    return f"{batch.attempt} {' '.join(task.key for task in batch.tasks)}"
-
-
-def _connect(address: str | None) -> bool:
-    """Join the cluster at ``address``, or the one this process was submitted to, or start one here (True)."""
-    if ray.is_initialized():
-        return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    address = address or os.environ.get("RAY_ADDRESS")
-    if address:
-        try:
-            ray.init(address=address, logging_level=logging.WARNING)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"no Ray cluster at {address!r}: {error}") from error
-        return False
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=_OBJECT_STORE_BYTES,
+def _failed(batch: GopBatch, error_class: str, text: str) -> BatchResult:
+    return BatchResult(
+        batch, tuple(GopFailure(task, error_class, text, batch.attempt) for task in batch.tasks)
     )
-    return True

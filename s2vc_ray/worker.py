@@ -1,82 +1,39 @@
 """One encoder: a batch of GOP references in, staged payloads and their measurements out.
 
+    check what is staged ─ read source ─┤ lane: encode ├─┤ verify, measure ├─ stage
+
 Decodes the source's frames, codes them in lockstep, decodes its own *payload* again to measure it, and
-stages both as one object per GOP. Loads the codec once. The one module of the job, with `decompress`, that
-reaches the codec, and only when it loads it: importing this module imports no torch. Knows nothing of Ray or
-of archives.
+stages both as one object per GOP. Several threads give it batches; a lane limits how many are in the codec at
+once, so that others are read and staged meanwhile. Knows nothing of Ray, torch or archives.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
-from s2vc_model.bitstream import EncodedGop
-from s2vc_model.errors import ModelError
 from s2vc_ray.config import JobConfig
-from s2vc_ray.errors import ConfigError, ObjectMissing
+from s2vc_ray.device_faults import DeviceLost, is_device_lost
+from s2vc_ray.errors import ObjectMissing
 from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch, GopFailure, GopOutcome, GopTask
 from s2vc_ray.frames import DecodedGop, decode_gop
+from s2vc_ray.lanes import CodecLoader, CodedGop, Lanes, LoadedCodec, load_s2vc
 from s2vc_ray.sources import open_media
-from s2vc_ray.staging import Metric, StagedGop, pack_staged, unpack_staged
-from s2vc_ray.storage import open_storage
-from s2vc_ray.values import GopCodec, GopSpec
+from s2vc_ray.staging import StagedGop, pack_staged, unpack_staged
+from s2vc_ray.storage import StoreUnavailable, open_storage
+from s2vc_ray.usage import Meter, Usage
+from s2vc_ray.values import GopSpec
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Frames = npt.NDArray[np.uint8]
-
-
-class LoadedCodec(GopCodec, Protocol):
-    """A codec that can say where its weights run."""
-
-    @property
-    def preset(self) -> str:
-        """Name of its configuration."""
-        ...
-
-    @property
-    def parallel(self) -> int:
-        """How many GOPs are best given to one call."""
-        ...
-
-    @property
-    def device(self) -> object:
-        """Where it runs; its ``str`` is recorded."""
-        ...
-
-
-CodecLoader = Callable[[str, str], LoadedCodec]
-"""(model, device) to a codec; `load_s2vc` is the real one."""
-
-
-def load_s2vc(model: str, device: str) -> LoadedCodec:
-    """Load the S2VC codec.
-
-    Raises:
-        ModelError: no such model, or damaged weights.
-    """
-    from s2vc_model.codec import load_model
-
-    return load_model(model, device=device)
+__all__ = ["CodecLoader", "LoadedCodec", "Worker", "load_s2vc"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Coded:
-    """What the codec gave for one GOP, with its share of the batch's time."""
+class _Source:
+    """A GOP's frames, and how long it took to get them."""
 
-    payload: bytes
-    encoded: EncodedGop
-    encode_seconds: float
-    decode_seconds: float
-    metrics: tuple[Metric, ...]
+    gop: DecodedGop
+    seconds: float
 
 
 class Worker:
@@ -86,7 +43,9 @@ class Worker:
         destination: where staged GOPs go; see `s2vc_ray.storage.open_storage`.
         config: the job.
         threads: CPU threads for decoding a source.
-        coding: batches that may be in the codec at once.
+        lanes: batches that may be in the codec at once.
+        overlap: measure a batch outside its lane, beside the next one's coding: for GPUs, which gain by it. On a
+            CPU it would only take the cores from the coding.
         load_codec: where the codec comes from.
     """
 
@@ -96,16 +55,15 @@ class Worker:
         config: JobConfig,
         *,
         threads: int = 1,
-        coding: int = 1,
+        lanes: int = 1,
+        overlap: bool = False,
         load_codec: CodecLoader = load_s2vc,
     ) -> None:
         self._storage = open_storage(destination)
         self._config = config
         self._threads = threads
-        self._load_codec = load_codec
-        self._codec: LoadedCodec | None = None
-        self._loading = threading.Lock()
-        self._coding = threading.Semaphore(coding)
+        self._meter = Meter(lanes)
+        self._lanes = Lanes(config, lanes, overlap, load_codec, self._meter)
 
     def identity(self) -> CodecIdentity:
         """Load the codec if need be and say which it is.
@@ -113,23 +71,26 @@ class Worker:
         Raises:
             ConfigError: the model, the device or the metrics' weights are not to be had.
         """
-        codec = self._loaded()
-        # Named without importing it: a codec without torch is a codec all the same.
-        torch = getattr(sys.modules.get("torch"), "__version__", "")
-        return CodecIdentity(
-            codec.model_id, codec.weights_sha256, codec.preset, str(codec.device), str(torch)
-        )
+        return self._lanes.identity()
+
+    def usage(self) -> Usage:
+        """How its time was spent so far."""
+        return self._meter.usage()
 
     def encode(self, batch: GopBatch) -> BatchResult:
         """Code and stage ``batch``; whatever goes wrong with a GOP is its `GopFailure`.
 
         GOPs that are staged already are returned as they lie there.
+
+        Raises:
+            DeviceLost: this process can code no more; the GOPs may be innocent.
+            StoreUnavailable: a store is out of reach; the GOPs are innocent.
         """
         outcomes: dict[GopTask, GopOutcome] = {}
-        sources: dict[GopTask, tuple[DecodedGop, float]] = {}
+        sources: dict[GopTask, _Source] = {}
         for task in batch.tasks:
-            # Any exception is about this GOP, and must reach the manifest as its error instead of ending the
-            # job.
+            # Any other exception is about this GOP, and must reach the manifest as its error instead of ending
+            # the job.
             try:
                 staged = self._already_staged(task)
                 if staged is not None:
@@ -139,89 +100,33 @@ class Worker:
             except Exception as error:
                 outcomes[task] = _failure(task, error, batch.attempt)
         try:
-            coded = self._code([gop.frames for gop, _ in sources.values()])
+            coded = self._lanes.code([source.gop.frames for source in sources.values()])
         except Exception as error:
             # Side by side, one GOP's failure is every GOP's; each is tried again alone.
             outcomes.update({task: _failure(task, error, batch.attempt) for task in sources})
         else:
-            for (task, (gop, seconds)), result in zip(sources.items(), coded, strict=True):
+            for (task, source), result in zip(sources.items(), coded, strict=True):
                 try:
-                    outcomes[task] = self._stage(task, batch.attempt, gop, seconds, result)
+                    outcomes[task] = self._stage(task, batch.attempt, source, result)
                 except Exception as error:
                     outcomes[task] = _failure(task, error, batch.attempt)
         return BatchResult(batch, tuple(outcomes[task] for task in batch.tasks))
 
-    def _loaded(self) -> LoadedCodec:
-        with self._loading:
-            if self._codec is None:
-                try:
-                    codec = self._load_codec(self._config.model, self._config.device)
-                    if self._config.metrics.enabled:
-                        _check_metrics(self._config.metrics.names)
-                except (ModelError, ImportError, OSError) as error:
-                    raise ConfigError(f"model {self._config.model!r} cannot be used here: {error}") from error
-                self._codec = codec
-            return self._codec
-
     def _already_staged(self, task: GopTask) -> StagedGop | None:
-        try:
-            return unpack_staged(self._storage.read(task.key), task.key)[0]
-        except ObjectMissing:
-            return None
+        with self._meter.doing("stage"):
+            try:
+                return unpack_staged(self._storage.read(task.key), task.key)[0]
+            except ObjectMissing:
+                return None
 
-    def _decode_source(self, spec: GopSpec) -> tuple[DecodedGop, float]:
+    def _decode_source(self, spec: GopSpec) -> _Source:
         begun = time.perf_counter()
-        with open_media(spec.source_uri) as source:
+        with self._meter.doing("source"), open_media(spec.source_uri) as source:
             gop = decode_gop(source, spec, threads=self._threads)
-        return gop, time.perf_counter() - begun
+        return _Source(gop, time.perf_counter() - begun)
 
-    def _code(self, gops: Sequence[Frames]) -> list[_Coded]:
-        if not gops:
-            return []
-        codec = self._loaded()
-        with self._coding:
-            begun = time.perf_counter()
-            payloads = [gop.to_payload() for gop in codec.encode_gops(gops, self._config.quality)]
-            encoded_at = time.perf_counter()
-            # Measured is what a reader will get: the payload's own bytes, parsed and decoded afresh.
-            parsed = [EncodedGop.from_payload(payload) for payload in payloads]
-            decoded = self._decode(codec, parsed) if self._config.metrics.enabled else []
-            decode_seconds = (time.perf_counter() - encoded_at) / len(gops)
-            metrics = [self._measure(a, b, codec) for a, b in zip(gops, decoded, strict=bool(decoded))]
-        encode_seconds = (encoded_at - begun) / len(gops)
-        return [
-            _Coded(payload, gop, encode_seconds, decode_seconds, metrics[at] if metrics else ())
-            for at, (payload, gop) in enumerate(zip(payloads, parsed, strict=True))
-        ]
-
-    def _decode(self, codec: LoadedCodec, gops: Sequence[EncodedGop]) -> list[dict[int, Frames]]:
-        """Decode all of ``gops``, which checks every symbol, and keep the frames to measure, by number."""
-        from s2vc_model.metrics import sample_indices
-
-        wanted = [set(sample_indices(gop.frames, self._config.metrics.sample)) for gop in gops]
-        kept: list[dict[int, Frames]] = [{} for _ in gops]
-        for at, pictures in enumerate(codec.iter_decode(gops)):
-            for number, picture in pictures.items():
-                if at in wanted[number]:
-                    kept[number][at] = picture
-        return kept
-
-    def _measure(
-        self, reference: Frames, decoded: dict[int, Frames], codec: LoadedCodec
-    ) -> tuple[Metric, ...]:
-        import numpy as np
-
-        from s2vc_model.metrics import measure
-
-        shown = reference[list(decoded)]
-        names = self._config.metrics.names
-        results = measure(shown, np.stack(list(decoded.values())), names, device=str(codec.device))
-        return tuple(Metric(name, r.mean, r.worst, len(r.frames)) for name, r in results.items())
-
-    def _stage(
-        self, task: GopTask, attempt: int, gop: DecodedGop, seconds: float, coded: _Coded
-    ) -> StagedGop:
-        spec = task.spec
+    def _stage(self, task: GopTask, attempt: int, source: _Source, coded: CodedGop) -> StagedGop:
+        spec, gop = task.spec, source.gop
         identity = self.identity()
         measured = self._config.metrics.enabled
         staged = StagedGop(
@@ -245,29 +150,22 @@ class Worker:
             weights_sha256=identity.weights_sha256,
             device=identity.device,
             torch=identity.torch,
-            source_seconds=seconds,
+            source_seconds=source.seconds,
             encode_seconds=coded.encode_seconds,
-            decode_seconds=coded.decode_seconds if measured else 0.0,
+            decode_seconds=coded.decode_seconds,
             attempts=attempt,
         )
-        if self._storage.put(staged.key, pack_staged(staged, coded.payload)):
-            return staged
-        # A second driver, or an earlier life of this worker, was first: its bytes are the ones to archive.
-        return unpack_staged(self._storage.read(staged.key), staged.key)[0]
-
-
-def _check_metrics(names: tuple[str, ...]) -> None:
-    """Fail at the start of a job, not at its first GOP, when a metric lacks its weights."""
-    import numpy as np
-
-    from s2vc_model.metrics import MetricWeightsMissing, measure
-
-    grey = np.full((1, 64, 64, 3), 128, np.uint8)
-    try:
-        measure(grey, grey, names)
-    except MetricWeightsMissing as error:
-        raise ConfigError(f"{error} Or measure without it: --metric psnr, or --metrics none.") from error
+        with self._meter.doing("stage"):
+            if self._storage.put(staged.key, pack_staged(staged, coded.payload)):
+                return staged
+            # A second driver, or an earlier life of this worker, was first: its bytes are the ones to archive.
+            return unpack_staged(self._storage.read(staged.key), staged.key)[0]
 
 
 def _failure(task: GopTask, error: Exception, attempt: int) -> GopFailure:
+    """``error`` as the GOP's own; raises what is not the GOP's."""
+    if isinstance(error, StoreUnavailable):
+        raise error
+    if is_device_lost(error):
+        raise DeviceLost(str(error)) from error
     return GopFailure(task, type(error).__name__, str(error) or repr(error), attempt)

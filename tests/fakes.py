@@ -3,14 +3,17 @@
 It stores every eighth pixel of each frame with zlib. `load_fake` is given to the job in place of the real
 loader. The model's name says how it misbehaves: ``fake``; ``fake:fail=7`` refuses GOPs of 7 frames;
 ``fake:die=7:PATH`` kills its process on a GOP of 7 frames unless PATH exists, which it creates first;
-``fake:crash=7`` always kills its process on them; several are joined by ``+``. ``fake:other`` has other
-weights.
+``fake:crash=7`` always kills its process on them; ``fake:wait=7:PATH`` waits until PATH exists;
+``fake:hang=7:PATH`` never comes back unless PATH exists, which it creates first; ``fake:cuda=7:PATH`` loses its device
+for good in the same way; ``fake:room=2`` has memory for two GOPs at once; several are joined by ``+``. ``fake:other``
+has other weights.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +29,10 @@ STEP = 8
 Frames = npt.NDArray[np.uint8]
 
 
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
 class FakeCodec:
     """Keeps every eighth pixel; decoding repeats it."""
 
@@ -39,13 +46,22 @@ class FakeCodec:
             raise WeightsError(f"no model {model!r}")
         self.device = "cpu" if device == "auto" else device
         self.weights_sha256 = ("ff" if behaviours == "other" else "fa") * 32
+        self.calls: list[int] = []
+        self._lost = False
+        self._room = 0
         self._misbehaves: dict[int, tuple[str, str]] = {}
         for behaviour in behaviours.split("+"):
             kind, _, argument = behaviour.partition("=")
             frames, _, marker = argument.partition(":")
-            self._misbehaves[int(frames or -1)] = (kind, marker)
+            if kind == "room":
+                self._room = int(frames)
+            else:
+                self._misbehaves[int(frames or -1)] = (kind, marker)
 
     def encode_gops(self, gops: Sequence[Frames], q: int) -> list[EncodedGop]:
+        self.calls.append(len(gops))
+        if self._room and len(gops) > self._room:
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate more than there is")
         for frames in gops:
             self._misbehave(*self._misbehaves.get(len(frames), ("", "")))
         return [self._encode(frames, q) for frames in gops]
@@ -58,15 +74,21 @@ class FakeCodec:
         for at in range(max(map(len, decoded), default=0)):
             yield {number: gop[at] for number, gop in enumerate(decoded) if at < len(gop)}
 
-    @staticmethod
-    def _misbehave(kind: str, marker: str) -> None:
+    def _misbehave(self, kind: str, marker: str) -> None:
         if kind == "fail":
             raise BitstreamError("the fake codec refuses GOPs of this length")
         if kind == "crash":
             os._exit(1)
-        if kind == "die" and not Path(marker).exists():
-            Path(marker).touch()
+        if kind == "die" and _first(marker):
             os._exit(1)
+        if kind == "cuda" and _first(marker):
+            self._lost = True
+        if self._lost:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        while kind == "wait" and not Path(marker).exists():
+            time.sleep(0.02)
+        if kind == "hang" and _first(marker):
+            time.sleep(3600)
 
     @staticmethod
     def _encode(frames: Frames, q: int) -> EncodedGop:
@@ -88,6 +110,15 @@ class FakeCodec:
             gop.frames, -(-gop.height // STEP), -(-gop.width // STEP), 3
         )
         return kept.repeat(STEP, axis=1).repeat(STEP, axis=2)[:, : gop.height, : gop.width]
+
+
+def _first(marker: str) -> bool:
+    """Whether nobody was here before."""
+    try:
+        Path(marker).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def load_fake(model: str, device: str) -> FakeCodec:

@@ -1,73 +1,257 @@
-"""Placement, and one real Ray job whose actors are killed under it."""
+"""Real Ray clusters with pretended GPUs, whose actors, nodes and devices are taken away under a job."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 from ray import cloudpickle
+from ray._raylet import GcsClient
+from ray.cluster_utils import Cluster
+from ray.core.generated import autoscaler_pb2
 
 import tests.fakes
-from s2vc_ray.compress import compress
+from s2vc_ray import counters
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.errors import ConfigError
-from s2vc_ray.manifest import read_manifest
-from s2vc_ray.ray_executor import Placement, place
+from s2vc_ray.executor import Dispatch, GopBatch, GopFailure, GopOutcome, GopTask
+from s2vc_ray.probe import probe
+from s2vc_ray.ray_executor import RayExecutor
+from s2vc_ray.ray_pool import Pace
+from s2vc_ray.split import split
+from s2vc_ray.staging import StagedGop
 from tests import media
 from tests.fakes import load_fake
 
+pytestmark = pytest.mark.slow
+
+PACE = Pace(look=0.5, idle=1.0, first_pause=0.1, longest_pause=1.0, linger=1.0, start=60.0, remind=1.0)
+NODE: dict[str, Any] = {"num_cpus": 2, "num_gpus": 2, "object_store_memory": 80 << 20}
+PATIENCE = 60.0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head without GPUs and a node with two. The tests that add and lose nodes come in their order."""
+    cloudpickle.register_pickle_by_value(tests.fakes)
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 1, "num_gpus": 0})
+    cluster.add_node(**NODE)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+class Bench:
+    """One executor and a way to drive it step by step."""
+
+    def __init__(self, folder: Path, model: str, pace: Pace = PACE, **options: Any) -> None:
+        defaults: dict[str, Any] = {"device": "cuda", "metrics": MetricPolicy.parse("none")}
+        self.config = JobConfig(model=model, gop=8, **{**defaults, **options})
+        self.folder = folder
+        self.executor = RayExecutor(str(folder / "out"), self.config, load_fake, pace=pace)
+        self.failed_tries: list[GopFailure] = []
+        self.outcomes: list[GopOutcome] = []
+        self.dispatch = Dispatch(
+            self.executor, self.config.attempts, lambda failure, final: self.failed_tries.append(failure)
+        )
+        self.batches: list[GopBatch] = []
+
+    def add(self, *lengths: int, video: str = "v") -> None:
+        """One GOP of each length, each a batch of its own."""
+        clip = str(media.make_clip(self.folder / f"{video}.mp4", frames=max(lengths)))
+        info = probe(clip)
+        for index, length in enumerate(lengths):
+            (spec,) = split(info, source_uri=clip, video_id=video, gop=max(lengths))
+            shorter = spec.pts[:length]
+            task = GopTask(dataclasses.replace(spec, index=index, pts=shorter), f"_s2vc/staging/{video}/f")
+            self.batches.append(GopBatch((task,)))
+
+    def step(self) -> None:
+        self.dispatch.fill(lambda: self.batches.pop(0) if self.batches else None)
+        self.outcomes += self.dispatch.collect(0.1)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            self.step()
+
+    def finish(self) -> list[StagedGop]:
+        """Run to the end; the GOPs that are staged."""
+        self.until(lambda: not self.batches and self.dispatch.idle)
+        return [outcome for outcome in self.outcomes if isinstance(outcome, StagedGop)]
+
+    def where(self) -> list[tuple[int, str, list[str]]]:
+        """Process, node and GPUs of each actor that is up."""
+        return ray.get([actor.__ray_call__.remote(_where) for actor in self.executor.actors])
+
+
+def _where(actor: Any) -> tuple[int, str, list[str]]:
+    context = ray.get_runtime_context()
+    return os.getpid(), context.get_node_id(), context.get_accelerator_ids()["GPU"]
+
+
+def _drain(cluster: Cluster, node: str) -> None:
+    """Give notice, as for a spot machine."""
+    soon = int(1000 * (time.time() + 60))
+    accepted, why = GcsClient(cluster.address).drain_node(
+        node, autoscaler_pb2.DRAIN_NODE_REASON_PREEMPTION, "test", soon
+    )
+    assert accepted, why
+
+
+def counted(name: str, **labels: str) -> int:
+    wanted = tuple(sorted(labels.items()))
+    return sum(s.value for s in counters.snapshot() if s.name == name and set(wanted) <= set(s.labels))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, cluster: Cluster) -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def make(model: str = "fake", **options: Any) -> Bench:
+        made.append(Bench(tmp_path, model, **options))
+        made[-1].executor.start()
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.executor.close()
+
+
+def test_an_elastic_pool_follows_the_cluster_and_gives_back(
+    bench: Callable[..., Bench], tmp_path: Path, cluster: Cluster
+) -> None:
+    """It fills the one node, then the one that joins; one actor has one GPU; without work it shrinks again."""
+    gate = tmp_path / "gate"
+    job = bench(f"fake:wait=5:{gate}", workers=1, workers_max=4)
+    job.add(*[5] * 12)
+    assert len(job.executor.actors) == 1
+    job.until(lambda: len(job.executor.actors) == 2)
+    cluster.add_node(**NODE)
+    job.until(lambda: len(job.executor.actors) == 4)
+    assert job.executor.window == 8
+    places = job.where()
+    assert all(len(gpus) == 1 for _, _, gpus in places)
+    assert len({(node, gpus[0]) for _, node, gpus in places}) == 4
+    gate.touch()
+    assert len(job.finish()) == 12
+    job.until(lambda: len(job.executor.actors) == 1)
+    assert 0 < job.executor.usage.busy < 1
+
+
+def test_actors_share_a_gpu_and_none_has_two(bench: Callable[..., Bench]) -> None:
+    job = bench(workers=4, actors_per_gpu=2)
+    job.until(lambda: len(job.executor.actors) == 4)
+    places = [(node, tuple(gpus)) for _, node, gpus in job.where()]
+    assert all(len(gpus) == 1 for _, gpus in places)
+    assert all(places.count(place) <= 2 for place in places)
+
 
 @pytest.mark.parametrize(
-    ("options", "gpus", "cpus", "placement"),
-    [
-        ({}, 0, 2, Placement(1, 0, 2)),
-        ({}, 0, 1, Placement(1, 0, 1)),
-        ({}, 0, 16, Placement(8, 0, 2)),
-        ({"threads": 4}, 0, 6, Placement(1, 0, 4)),
-        ({"threads": 4}, 0, 2, Placement(1, 0, 2)),
-        ({"workers": 5}, 0, 2, Placement(5, 0, 1)),
-        ({"workers": 2}, 0, 8, Placement(2, 0, 2)),
-        ({}, 4, 16, Placement(4, 1, 4)),
-        ({}, 1, 64, Placement(1, 1, 8)),
-        ({"device": "cpu"}, 4, 16, Placement(8, 0, 2)),
-        ({"device": "cuda", "workers": 3}, 0, 4, Placement(3, 1, 4)),
-    ],
+    ("number", "reason"), [(signal.SIGKILL, "worker_died"), (signal.SIGTERM, "preempted")]
 )
-def test_placement(options: dict[str, int], gpus: int, cpus: int, placement: Placement) -> None:
-    assert place(JobConfig(**options), gpus=gpus, cpus=cpus) == placement  # type: ignore[arg-type]
+def test_a_worker_that_is_killed_or_told_to_stop_costs_no_attempt(
+    bench: Callable[..., Bench], tmp_path: Path, number: signal.Signals, reason: str
+) -> None:
+    gate, before = tmp_path / "gate", counted("batch_faults", reason=reason)
+    job = bench(f"fake:wait=5:{gate}", workers=1)
+    job.add(5, 5, 5)
+    job.step()
+    ((process, _, _),) = job.where()
+    os.kill(process, number)
+    job.until(lambda: counted("batch_faults", reason=reason) > before)
+    gate.touch()
+    assert [gop.attempts for gop in job.finish()] == [1, 1, 1]
+    assert not job.failed_tries
+    assert job.where()[0][0] != process
 
 
-def test_cuda_without_gpus_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no GPU"):
-        place(JobConfig(device="cuda"), gpus=0, cpus=4)
+def test_a_lost_device_replaces_the_actor(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    job = bench(f"fake:cuda=5:{tmp_path / 'lost'}", workers=1)
+    ((process, _, _),) = job.where()
+    job.add(8, 5, 8, 8)
+    assert [gop.attempts for gop in job.finish()] == [1] * 4
+    assert counted("workers_lost", reason="device_lost") == 1
+    assert job.where()[0][0] != process
 
 
-@pytest.mark.slow
-def test_actors_may_die_and_poison_is_quarantined(tmp_path: Path) -> None:
-    """A GOP of 5 frames kills its actor once, a GOP of 3 frames always; all else is finished."""
-    cloudpickle.register_pickle_by_value(tests.fakes)
-    (tmp_path / "in").mkdir()
-    for name, frames in (("dies-once", 13), ("fine", 24), ("poison", 11)):
-        media.make_clip(tmp_path / "in" / f"{name}.mp4", frames=frames)
-    marker = tmp_path / "died"
-    config = JobConfig(
-        model=f"fake:die=5:{marker}+crash=3",
-        gop=8,
-        workers=2,
-        batch=2,
-        attempts=2,
-        metrics=MetricPolicy.parse("none"),
-    )
-    report = compress([str(tmp_path / "in")], str(tmp_path / "out"), config, load_codec=load_fake)
-    assert not ray.is_initialized()
-    assert marker.exists()
-    assert {video.name: video.status for video in report.videos} == {
-        "dies-once.mp4": "ok",
-        "fine.mp4": "ok",
-        "poison.mp4": "failed",
-    }
-    rows = read_manifest(str(tmp_path / "out")).to_pylist()
-    (failed,) = (row for row in rows if row["status"] == "failed")
-    assert (failed["error_class"], failed["gop_index"]) == ("WorkerDied", 1)
-    assert sum(row["frames_encoded"] for row in rows if row["status"] == "ok") == 13 + 24
+def test_poison_is_given_up_and_its_neighbours_are_not(bench: Callable[..., Bench]) -> None:
+    job = bench("fake:crash=3", workers=2, attempts=2)
+    job.add(8, 8, 3, 8, 8, 8)
+    staged = job.finish()
+    assert sorted(gop.index for gop in staged) == [0, 1, 3, 4, 5]
+    assert [gop.attempts for gop in staged] == [1] * 5
+    (lost,) = (outcome for outcome in job.outcomes if isinstance(outcome, GopFailure))
+    assert (lost.error_class, lost.attempts, lost.task.spec.index) == ("WorkerDied", 2, 2)
+
+
+def test_a_hanging_worker_is_overtaken_and_replaced(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    job = bench(f"fake:hang=5:{tmp_path / 'hangs'}", workers=2)
+    job.until(lambda: len(job.executor.actors) == 2)
+    before = {process for process, _, _ in job.where()}
+    job.add(5)
+    assert len(job.finish()) == 1
+    assert counted("batch_copies") >= 1
+    job.until(lambda: counted("workers_lost", reason="hung") == 1 and len(job.executor.actors) == 2)
+    assert len({process for process, _, _ in job.where()} - before) == 1
+
+
+def test_a_job_outlives_all_its_nodes(
+    tmp_path: Path, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only one node has what the actors need; it is lost with two batches under way, and another one joins later."""
+    gate = tmp_path / "gate"
+    node = cluster.add_node(**{**NODE, "num_cpus": 4})
+    job = Bench(tmp_path, f"fake:wait=5:{gate}", workers=1, workers_max=2, threads=4)
+    try:
+        job.executor.start()
+        job.add(5, 5, 8, 8)
+        job.step()
+        cluster.remove_node(node, allow_graceful=False)
+        job.until(lambda: not job.executor.actors)
+        gate.touch()
+        job.until(lambda: "no worker is up" in caplog.text)
+        node = cluster.add_node(**{**NODE, "num_cpus": 4})
+        assert [gop.attempts for gop in job.finish()] == [1] * 4
+        assert not job.failed_tries
+    finally:
+        job.executor.close()
+        cluster.remove_node(node, allow_graceful=True)
+
+
+def test_a_cluster_without_room_is_an_error_in_time(tmp_path: Path, cluster: Cluster) -> None:
+    pace = Pace(look=0.2, start=1.0)
+    job = Bench(tmp_path, "fake", pace, workers=1, threads=64)
+    with pytest.raises(ConfigError, match="each needs 64 CPUs and 1 GPUs; the cluster has"):
+        job.executor.start()
+    job.executor.close()
+
+
+def test_a_model_that_is_not_there_is_an_error_at_the_start(tmp_path: Path, cluster: Cluster) -> None:
+    job = Bench(tmp_path, "nonsense", workers=1)
+    with pytest.raises(ConfigError, match="no model 'nonsense'"):
+        job.executor.start()
+    job.executor.close()
+
+
+def test_a_draining_node_finishes_what_it_has_and_gets_no_more(
+    tmp_path: Path, cluster: Cluster, bench: Callable[..., Bench]
+) -> None:
+    gate = tmp_path / "gate"
+    job = bench(f"fake:wait=5:{gate}", workers=1)
+    job.add(5, 5, 8)
+    job.step()
+    ((_, where, _),) = job.where()
+    _drain(cluster, where)
+    job.until(lambda: [place for _, place, _ in job.where()] not in ([], [where]))
+    gate.touch()
+    assert len(job.finish()) == 3

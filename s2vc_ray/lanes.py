@@ -1,0 +1,222 @@
+"""The codec behind its lanes: GOPs' frames in, payloads that were verified and measured out.
+
+A lane is what limits how many batches are in the codec at once. Memory that runs out cuts batches in half. The
+one module of the job, with `decompress`, that reaches the codec, and only when it loads it: importing this
+module imports no torch. Knows nothing of sources, storage or Ray.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from s2vc_model.bitstream import EncodedGop
+from s2vc_model.errors import ModelError
+from s2vc_ray.config import JobConfig
+from s2vc_ray.errors import ConfigError
+from s2vc_ray.executor import CodecIdentity
+from s2vc_ray.lockstep import Lockstep
+from s2vc_ray.staging import Metric
+from s2vc_ray.usage import Meter
+from s2vc_ray.values import GopCodec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Frames = npt.NDArray[np.uint8]
+
+
+class LoadedCodec(GopCodec, Protocol):
+    """A codec that can say where its weights run."""
+
+    @property
+    def preset(self) -> str:
+        """Name of its configuration."""
+        ...
+
+    @property
+    def parallel(self) -> int:
+        """How many GOPs are best given to one call."""
+        ...
+
+    @property
+    def device(self) -> object:
+        """Where it runs; its ``str`` is recorded."""
+        ...
+
+
+CodecLoader = Callable[[str, str], LoadedCodec]
+"""(model, device) to a codec; `load_s2vc` is the real one."""
+
+
+def load_s2vc(model: str, device: str) -> LoadedCodec:
+    """Load the S2VC codec.
+
+    Raises:
+        ModelError: no such model, or damaged weights.
+    """
+    from s2vc_model.codec import load_model
+
+    return load_model(model, device=device)
+
+
+@dataclass(frozen=True, slots=True)
+class CodedGop:
+    """What the codec gave for one GOP, with its share of the batch's time in seconds."""
+
+    payload: bytes
+    encoded: EncodedGop
+    encode_seconds: float
+    decode_seconds: float
+    metrics: tuple[Metric, ...]
+
+
+class Lanes:
+    """Codes and checks GOPs. Safe to call from several threads.
+
+    Args:
+        config: the job.
+        lanes: batches that may be in the codec at once.
+        overlap: measure a batch outside its lane, beside the next one's coding: for GPUs, which gain by it. On a
+            CPU it would only take the cores from the coding.
+        load_codec: where the codec comes from.
+        meter: told how time is spent.
+    """
+
+    def __init__(
+        self, config: JobConfig, lanes: int, overlap: bool, load_codec: CodecLoader, meter: Meter
+    ) -> None:
+        self._config = config
+        self._load_codec = load_codec
+        self._codec: LoadedCodec | None = None
+        self._loading = threading.Lock()
+        self._lanes = threading.Semaphore(lanes)
+        self._overlap = overlap
+        self._measuring = threading.Lock()
+        self._lockstep = Lockstep()
+        self._meter = meter
+
+    def identity(self) -> CodecIdentity:
+        """Load the codec if need be and say which it is.
+
+        Raises:
+            ConfigError: the model, the device or the metrics' weights are not to be had.
+        """
+        codec = self._loaded()
+        # Named without importing it: a codec without torch is a codec all the same.
+        torch = getattr(sys.modules.get("torch"), "__version__", "")
+        return CodecIdentity(
+            codec.model_id, codec.weights_sha256, codec.preset, str(codec.device), str(torch)
+        )
+
+    def code(self, gops: Sequence[Frames]) -> list[CodedGop]:
+        """Code GOPs of one frame size, each (T, H, W, 3) uint8 RGB, and check what came out."""
+        if not gops:
+            return []
+        codec = self._loaded()
+        with self._lane():
+            begun = time.perf_counter()
+            with self._meter.coding("encode"):
+                payloads = self._encode(codec, gops)
+            seconds = (time.perf_counter() - begun) / len(gops)
+            # Beside the next batch's coding there may be no memory left for it.
+            apart = self._overlap and not self._lockstep.tight
+            if not apart:
+                return self._check(codec, gops, payloads, seconds)
+        with self._measuring:
+            return self._check(codec, gops, payloads, seconds)
+
+    @contextmanager
+    def _lane(self) -> Iterator[None]:
+        with self._meter.doing("wait"):
+            self._lanes.acquire()
+        try:
+            yield
+        finally:
+            self._lanes.release()
+
+    def _encode(self, codec: LoadedCodec, gops: Sequence[Frames]) -> list[bytes]:
+        def encode(part: Sequence[Frames]) -> list[bytes]:
+            return [gop.to_payload() for gop in codec.encode_gops(part, self._config.quality)]
+
+        return self._lockstep.run(_stage("encode", gops), gops, encode, alone=self._measuring)
+
+    def _check(
+        self, codec: LoadedCodec, gops: Sequence[Frames], payloads: Sequence[bytes], encode_seconds: float
+    ) -> list[CodedGop]:
+        """Verify and measure what a reader will get: the payloads' own bytes, parsed and decoded afresh."""
+        parsed = [EncodedGop.from_payload(payload) for payload in payloads]
+        if not self._config.metrics.enabled:
+            return [CodedGop(a, b, encode_seconds, 0.0, ()) for a, b in zip(payloads, parsed, strict=True)]
+        with self._meter.coding("measure"):
+            begun = time.perf_counter()
+            decoded = self._lockstep.run(
+                _stage("decode", gops), parsed, lambda part: self._decode(codec, part)
+            )
+            seconds = (time.perf_counter() - begun) / len(gops)
+            metrics = [self._measure(a, b, codec) for a, b in zip(gops, decoded, strict=True)]
+        return [
+            CodedGop(payload, gop, encode_seconds, seconds, measured)
+            for payload, gop, measured in zip(payloads, parsed, metrics, strict=True)
+        ]
+
+    def _decode(self, codec: LoadedCodec, gops: Sequence[EncodedGop]) -> list[dict[int, Frames]]:
+        """Decode all of ``gops``, which checks every symbol, and keep the frames to measure, by number."""
+        from s2vc_model.metrics import sample_indices
+
+        wanted = [set(sample_indices(gop.frames, self._config.metrics.sample)) for gop in gops]
+        kept: list[dict[int, Frames]] = [{} for _ in gops]
+        for at, pictures in enumerate(codec.iter_decode(gops)):
+            for number, picture in pictures.items():
+                if at in wanted[number]:
+                    kept[number][at] = picture
+        return kept
+
+    def _measure(
+        self, reference: Frames, decoded: dict[int, Frames], codec: LoadedCodec
+    ) -> tuple[Metric, ...]:
+        import numpy as np
+
+        from s2vc_model.metrics import measure
+
+        shown = reference[list(decoded)]
+        names = self._config.metrics.names
+        results = measure(shown, np.stack(list(decoded.values())), names, device=str(codec.device))
+        return tuple(Metric(name, r.mean, r.worst, len(r.frames)) for name, r in results.items())
+
+    def _loaded(self) -> LoadedCodec:
+        with self._loading:
+            if self._codec is None:
+                try:
+                    codec = self._load_codec(self._config.model, self._config.device)
+                    if self._config.metrics.enabled:
+                        _check_metrics(self._config.metrics.names)
+                except (ModelError, ImportError, OSError) as error:
+                    raise ConfigError(f"model {self._config.model!r} cannot be used here: {error}") from error
+                self._codec = codec
+                self._meter.begin()
+            return self._codec
+
+
+def _check_metrics(names: tuple[str, ...]) -> None:
+    """Fail at the start of a job, not at its first GOP, when a metric lacks its weights."""
+    import numpy as np
+
+    from s2vc_model.metrics import MetricWeightsMissing, measure
+
+    grey = np.full((1, 64, 64, 3), 128, np.uint8)
+    try:
+        measure(grey, grey, names)
+    except MetricWeightsMissing as error:
+        raise ConfigError(f"{error} Or measure without it: --metric psnr, or --metrics none.") from error
+
+
+def _stage(name: str, gops: Sequence[Frames]) -> tuple[str, int, int]:
+    _, height, width, _ = gops[0].shape
+    return name, height, width
