@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from s2vc_ray.meter import Counts
+from s2vc_ray.job_meter import Counts
 from s2vc_ray.pool import GpuReading
 from s2vc_ray.words import duration, share, size, tally
 

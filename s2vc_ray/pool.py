@@ -10,8 +10,10 @@ import functools
 import importlib
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from s2vc_ray.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,14 @@ class WorkerPool:
         workers: those that have loaded their codec.
         lanes: batches that may be in their codecs at once: what an encoder that never idles would fill.
         gpus: GPUs that they claim together; a share of one counts as that share.
+        usage: how all workers there have been so far have spent their time.
         readings: the latest of each GPU of their machines.
     """
 
     workers: int
     lanes: int
     gpus: float = 0.0
+    usage: Usage = field(default_factory=Usage)
     readings: tuple[GpuReading, ...] = ()
 
 

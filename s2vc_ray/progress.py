@@ -18,7 +18,7 @@ from rich.live import Live as Screen
 from s2vc_ray import counters
 from s2vc_ray.cost import Prices
 from s2vc_ray.executor import GopFailure
-from s2vc_ray.meter import Meter
+from s2vc_ray.job_meter import JobMeter
 from s2vc_ray.panel import left, panel
 from s2vc_ray.pool import WorkerPool
 from s2vc_ray.redact import redacted
@@ -158,7 +158,7 @@ class Plain:
     def __init__(
         self, console: Console, prices: Prices | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.meter = Meter(clock)
+        self.meter = JobMeter(clock)
         self._console = console
         self._prices = prices
         self._clock = clock

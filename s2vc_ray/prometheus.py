@@ -1,7 +1,7 @@
 """A job's figures for Prometheus, served by the driver.
 
 Every name is a row of `FAMILIES`; to export another figure, add a row. Rows are computed when somebody scrapes, from
-one `Meter.read`, so a million GOPs cost no more than one. What is not known has no sample: a machine without NVML
+one `JobMeter.read`, so a million GOPs cost no more than one. What is not known has no sample: a machine without NVML
 has no GPU load rather than one of nought. Whatever `s2vc_ray.counters` counts is exported as ``s2vc_<name>_total``.
 
 The driver exports for the whole job, on Ray as well: it hears of every GOP, and its figures outlive workers. Ray's own
@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from s2vc_ray import counters
 from s2vc_ray.errors import ConfigError
-from s2vc_ray.meter import Counts, Meter
+from s2vc_ray.job_meter import Counts, JobMeter
 from s2vc_ray.pool import GpuReading
 
 if TYPE_CHECKING:
@@ -68,12 +68,11 @@ def _gops(counts: Counts) -> _Samples:
     return [(("coded",), counts.gops_coded), (("resumed",), counts.gops_resumed)]
 
 
-def _codec_seconds(counts: Counts) -> _Samples:
-    return [
-        (("source",), counts.source_seconds),
-        (("encode",), counts.encode_seconds),
-        (("decode",), counts.decode_seconds),
-    ]
+def _spent(counts: Counts) -> _Samples:
+    if counts.pool is None:
+        return []
+    kinds = ("source", "wait", "encode", "measure", "stage")
+    return [((kind,), getattr(counts.usage, f"{kind}_seconds")) for kind in kinds]
 
 
 def _depths(counts: Counts) -> _Samples:
@@ -128,12 +127,15 @@ FAMILIES = (
     Family("archive_bytes", _COUNTER, "Sizes of their archives.", _one(lambda c: c.archive_bytes)),
     Family("bits_per_pixel", _GAUGE, "Payload bits per true pixel, of this run.", _one(lambda c: c.bpp)),
     Family("frames_per_second", _GAUGE, "Frames coded, over two minutes.", _one(lambda c: c.fps)),
+    Family("batch_seconds", _COUNTER, "Time that batches spent in each step of a worker.", _spent, ("step",)),
     Family(
-        "codec_seconds",
+        "lane_seconds", _COUNTER, "Lanes over time.", _one(lambda c: c.usage.lane_seconds if c.pool else None)
+    ),
+    Family(
+        "busy_seconds",
         _COUNTER,
-        "Workers' time in reading sources, coding, and decoding to measure.",
-        _codec_seconds,
-        ("phase",),
+        "Lanes that were in the codec over time.",
+        _one(lambda c: c.usage.busy_seconds if c.pool else None),
     ),
     Family(
         "encoder_busy_ratio",
@@ -187,7 +189,7 @@ FAMILIES = (
 class JobCollector(Collector):
     """Turns a meter's figures into metrics whenever it is asked."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: JobMeter) -> None:
         self._meter = meter
 
     def describe(self) -> Iterable[Metric]:
@@ -232,7 +234,7 @@ class MetricsServer:
         ConfigError: the address cannot be listened on.
     """
 
-    def __init__(self, meter: Meter, port: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, meter: JobMeter, port: int, host: str = "127.0.0.1") -> None:
         registry = CollectorRegistry()
         registry.register(JobCollector(meter))
         # The driver's own memory, CPU time and open files; where the system does not tell them, nothing.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from s2vc_ray.cost import Cost, Prices, cost_of
 from s2vc_ray.counters import Sample
-from s2vc_ray.meter import Counts
+from s2vc_ray.job_meter import Counts
 from s2vc_ray.words import duration, few, share, size, tally
 
 
@@ -48,7 +48,7 @@ class Summary:
 
 
 def sum_up(counts: Counts, samples: Iterable[Sample] = (), prices: Prices | None = None) -> Summary:
-    """The figures of a run, from what `Meter` and `s2vc_ray.counters` have counted."""
+    """The figures of a run, from what `JobMeter` and `s2vc_ray.counters` have counted."""
     video_seconds = counts.video_seconds or None
     return Summary(
         seconds=counts.seconds,

@@ -20,7 +20,7 @@ from s2vc_ray import counters
 from s2vc_ray.cost import Prices
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.events import EventLog
-from s2vc_ray.meter import Meter
+from s2vc_ray.job_meter import JobMeter
 from s2vc_ray.progress import Fanout, Live, Plain, Reporter
 from s2vc_ray.summary import Summary, sum_up
 
@@ -92,10 +92,10 @@ class Telemetry(Fanout):
         self._stack.close()
 
 
-def _view(options: TelemetryOptions, console: Console, stack: ExitStack) -> tuple[Meter, Reporter]:
+def _view(options: TelemetryOptions, console: Console, stack: ExitStack) -> tuple[JobMeter, Reporter]:
     """Who counts, and who is told first: a view counts what it shows, and without one the meter is enough."""
     if options.quiet or options.log == "-":
-        meter = Meter()
+        meter = JobMeter()
         return meter, meter
     view = Live(console, options.prices) if console.is_terminal else Plain(console, options.prices)
     stack.callback(view.close)

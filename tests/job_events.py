@@ -9,6 +9,7 @@ from s2vc_ray.pool import GpuReading, WorkerPool
 from s2vc_ray.progress import Reporter
 from s2vc_ray.results import FlowDepths, JobReport, Totals, VideoResult
 from s2vc_ray.staging import StagedGop
+from s2vc_ray.usage import Usage
 from s2vc_ray.values import GopSpec
 from tests.fakes import staged_gop
 
@@ -16,7 +17,16 @@ READING = GpuReading(
     host="node-1", index=0, name="H100", utilisation=0.91, memory_used=30 << 30, memory_total=80 << 30
 )
 UNTOLD = GpuReading(host="node-1", index=1, name="MIG", utilisation=None, memory_used=None, memory_total=None)
-POOL = WorkerPool(workers=2, lanes=4, gpus=2.0, readings=(READING, UNTOLD))
+USAGE = Usage(
+    lane_seconds=8.0,
+    busy_seconds=6.0,
+    encode_seconds=5.0,
+    measure_seconds=1.5,
+    source_seconds=0.75,
+    stage_seconds=0.5,
+    wait_seconds=0.25,
+)
+POOL = WorkerPool(workers=2, lanes=4, gpus=2.0, usage=USAGE, readings=(READING, UNTOLD))
 DEPTHS = FlowDepths(planning=3, queued=17, coding=4, window=6, committing=1)
 
 

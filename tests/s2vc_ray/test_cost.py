@@ -12,8 +12,9 @@ import pytest
 from s2vc_ray.cost import Cost, Prices, cost_of
 from s2vc_ray.counters import Sample
 from s2vc_ray.errors import ConfigError
-from s2vc_ray.meter import Counts
+from s2vc_ray.job_meter import Counts
 from s2vc_ray.summary import sentences, sum_up
+from s2vc_ray.usage import Usage
 
 # Four GPUs held for half an hour are two GPU-hours; at 3 an hour they cost 6. They coded 3 hours of video,
 # which is 2 an hour. 2 TB became 0.5 TB: at 20 a TB and month that saves 30 a month, and 6 is a fifth of that.
@@ -27,11 +28,9 @@ JOB = Counts(
     video_seconds=3 * 3600.0,
     source_bytes=2_000_000_000_000,
     archive_bytes=500_000_000_000,
-    encode_seconds=5000.0,
-    decode_seconds=1480.0,
     worker_seconds=7200.0,
     gpu_seconds=7200.0,
-    lane_seconds=7200.0,
+    usage=Usage(lane_seconds=7200.0, busy_seconds=6480.0),
     retries=Counter(TimeoutError=2),
     failures=Counter(SourceError=3),
 )

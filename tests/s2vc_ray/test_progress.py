@@ -14,7 +14,7 @@ from rich.console import Console
 from s2vc_ray import counters
 from s2vc_ray.cost import Prices
 from s2vc_ray.counters import Sample
-from s2vc_ray.meter import Counts
+from s2vc_ray.job_meter import Counts
 from s2vc_ray.panel import left, panel
 from s2vc_ray.progress import Fanout, Live, Plain, Reporter, Silent
 from s2vc_ray.results import FlowDepths

@@ -18,7 +18,7 @@ from s2vc_ray import counters
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.cost import Prices
 from s2vc_ray.errors import ConfigError
-from s2vc_ray.meter import Meter
+from s2vc_ray.job_meter import JobMeter
 from s2vc_ray.pool import WorkerPool
 from s2vc_ray.prometheus import FAMILIES, MetricsServer
 from s2vc_ray.telemetry import Telemetry, TelemetryOptions
@@ -49,7 +49,7 @@ def scraped_families(port: int) -> list[Metric]:
 
 
 def test_a_job_is_scraped() -> None:
-    meter = Meter()
+    meter = JobMeter()
     tell_job(meter)
     counters.count("s3_retries", 3, reason="SlowDown")
     with MetricsServer(meter, 0) as server:
@@ -72,7 +72,9 @@ def test_a_job_is_scraped() -> None:
         ("s2vc_stage_depth", (("stage", "queued"),)): 17,
         ("s2vc_window", ()): 6,
         ("s2vc_lanes", ()): 4,
-        ("s2vc_codec_seconds_total", (("phase", "encode"),)): 2.0,
+        ("s2vc_batch_seconds_total", (("step", "measure"),)): 1.5,
+        ("s2vc_lane_seconds_total", ()): 8.0,
+        ("s2vc_busy_seconds_total", ()): 6.0,
         ("s2vc_gpu_utilisation_ratio", (("gpu", "0"), ("host", "node-1"))): 0.91,
         ("s2vc_gpu_memory_bytes", (("gpu", "0"), ("host", "node-1"))): 80 << 30,
         ("s2vc_s3_retries_total", (("reason", "SlowDown"),)): 3,
@@ -82,7 +84,7 @@ def test_a_job_is_scraped() -> None:
 
 
 def test_every_family_is_exported_once_something_is_known() -> None:
-    meter = Meter()
+    meter = JobMeter()
     tell_job(meter)
     with MetricsServer(meter, 0) as server:
         names = {name for name, _ in scraped(server.port)}
@@ -91,7 +93,7 @@ def test_every_family_is_exported_once_something_is_known() -> None:
 
 
 def test_what_is_not_known_has_no_sample() -> None:
-    meter = Meter()
+    meter = JobMeter()
     meter.started("j", 0)
     with MetricsServer(meter, 0) as server:
         unknown = {name for name, _ in scraped(server.port)}
@@ -106,14 +108,14 @@ def test_what_is_not_known_has_no_sample() -> None:
 def test_a_counter_with_different_labels_is_one_family() -> None:
     counters.count("s3_retries", reason="SlowDown")
     counters.count("s3_retries", 2)
-    with MetricsServer(Meter(), 0) as server:
+    with MetricsServer(JobMeter(), 0) as server:
         figures = scraped(server.port)
     assert figures["s2vc_s3_retries_total", (("reason", "SlowDown"),)] == 1
     assert figures["s2vc_s3_retries_total", (("reason", ""),)] == 2
 
 
 def test_counters_only_grow_while_a_job_runs() -> None:
-    meter = Meter()
+    meter = JobMeter()
     counted = {family.exported for family in FAMILIES if family.exported.endswith("_total")}
     with MetricsServer(meter, 0) as server:
         before: Figures = {}
@@ -129,9 +131,9 @@ def test_counters_only_grow_while_a_job_runs() -> None:
 
 
 def test_a_taken_port_is_refused_and_a_closed_one_is_free() -> None:
-    with MetricsServer(Meter(), 0) as server, pytest.raises(ConfigError, match=f"127.0.0.1:{server.port}"):
-        MetricsServer(Meter(), server.port)
-    with MetricsServer(Meter(), server.port) as again:
+    with MetricsServer(JobMeter(), 0) as server, pytest.raises(ConfigError, match=f"127.0.0.1:{server.port}"):
+        MetricsServer(JobMeter(), server.port)
+    with MetricsServer(JobMeter(), server.port) as again:
         assert again.port == server.port
 
 
@@ -182,12 +184,12 @@ def test_a_job_that_breaks_off_is_logged_and_everything_closed(tmp_path: Path) -
     last = json.loads((tmp_path / "a.log").read_text().splitlines()[-1])
     assert (last["event"], last["error_class"]) == ("job_broken_off", "OSError")
     assert not logging.getLogger("s2vc_ray").handlers
-    with MetricsServer(Meter(), telemetry.metrics_port or 0):
+    with MetricsServer(JobMeter(), telemetry.metrics_port or 0):
         pass
 
 
 def test_what_cannot_be_opened_leaves_nothing_open(tmp_path: Path) -> None:
-    with MetricsServer(Meter(), 0) as taken:
+    with MetricsServer(JobMeter(), 0) as taken:
         options = TelemetryOptions(log=str(tmp_path / "a.log"), metrics_port=taken.port)
         with pytest.raises(ConfigError, match="cannot be served"):
             Telemetry(options, Console(file=io.StringIO()))

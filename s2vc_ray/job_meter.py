@@ -1,6 +1,6 @@
 """What a job under way has come to, counted from its events: the one source of every figure shown.
 
-`Meter` is a `Reporter` that only counts. The terminal, Prometheus and the final summary read it with `read`,
+`JobMeter` is a `Reporter` that only counts. The terminal, Prometheus and the final summary read it with `read`,
 from any thread; what they cost does not depend on how many GOPs there are. Memory is bounded: sums, one entry
 per video that is being coded, and two minutes of history for rates. Counts are of this run alone: what an
 earlier run had staged is `Counts.gops_resumed` and nothing else.
@@ -12,12 +12,13 @@ import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 from s2vc_ray.executor import GopFailure
 from s2vc_ray.pool import WorkerPool
 from s2vc_ray.results import FlowDepths, JobReport, VideoResult
 from s2vc_ray.staging import StagedGop
+from s2vc_ray.usage import Usage
 
 _RECENT_SECONDS = 120.0
 _MOST_CLASSES = 50
@@ -28,7 +29,7 @@ _MOST_OPEN = 65536
 
 @dataclass(slots=True)
 class Counts:
-    """A job's figures at one moment. `Meter.read` gives a copy that is the reader's own.
+    """A job's figures at one moment. `JobMeter.read` gives a copy that is the reader's own.
 
     Attributes:
         job, sources: the job's id, and how many sources it knew at its start; 0 when they are listed as it goes.
@@ -41,11 +42,9 @@ class Counts:
         retries: GOPs tried again, by the class of error.
         frames, pixels, payload_bytes, video_seconds: of the GOPs coded. ``video_seconds`` is playing time.
         source_bytes, archive_bytes: of the videos archived.
-        source_seconds, encode_seconds, decode_seconds: what workers spent on reading sources, on coding, and on
-            decoding again to measure.
-        worker_seconds, gpu_seconds, lane_seconds: workers, their GPUs and their lanes (see `WorkerPool`) over
-            time, busy or not; None when no pool was ever told.
-        fps, busy: frames per second, and the share of its lanes that the codec filled, both of the last two
+        worker_seconds, gpu_seconds: workers and their GPUs over time, busy or not; None when no pool was told.
+        usage: how workers have spent their time.
+        fps, busy: frames per second, and the share of their lanes that codecs filled, both of the last two
             minutes; None before anything is known.
         depths, pool: the latest told.
     """
@@ -71,12 +70,9 @@ class Counts:
     video_seconds: float = 0.0
     source_bytes: int = 0
     archive_bytes: int = 0
-    source_seconds: float = 0.0
-    encode_seconds: float = 0.0
-    decode_seconds: float = 0.0
     worker_seconds: float | None = None
     gpu_seconds: float | None = None
-    lane_seconds: float | None = None
+    usage: Usage = field(default_factory=Usage)
     fps: float | None = None
     busy: float | None = None
     depths: FlowDepths | None = None
@@ -88,14 +84,9 @@ class Counts:
         return 8 * self.payload_bytes / self.pixels if self.pixels else None
 
     @property
-    def codec_seconds(self) -> float:
-        """What workers spent in the codec."""
-        return self.encode_seconds + self.decode_seconds
-
-    @property
     def whole_run_busy(self) -> float | None:
-        """The share of its lanes that the codec filled since workers came up; None when no pool was told."""
-        return min(1.0, self.codec_seconds / self.lane_seconds) if self.lane_seconds else None
+        """The share of their lanes that codecs filled since workers came up; None when no pool was told."""
+        return self.usage.busy if self.usage.lane_seconds else None
 
     @property
     def seconds_left(self) -> float | None:
@@ -126,11 +117,10 @@ class _Moment:
 
     at: float
     frames: int
-    codec_seconds: float
-    lane_seconds: float
+    usage: Usage
 
 
-class Meter:
+class JobMeter:
     """Counts a job's events.
 
     Args:
@@ -143,14 +133,14 @@ class Meter:
         self._lock = threading.Lock()
         self._begun = self._poured = clock()
         self._ended: float | None = None
-        self._recent: deque[_Moment] = deque([_Moment(self._begun, 0, 0.0, 0.0)])
+        self._recent: deque[_Moment] = deque([_Moment(self._begun, 0, Usage())])
         self._open: OrderedDict[str, _Video] = OrderedDict()
 
     def started(self, job: str, sources: int) -> None:
         """The clock starts here."""
         with self._lock:
             self._begun = self._poured = self._clock()
-            self._recent = deque([_Moment(self._begun, 0, 0.0, 0.0)])
+            self._recent = deque([_Moment(self._begun, 0, Usage())])
             self._counts.job, self._counts.sources = job, sources
             self._counts.started = self._counts.moved = time.time()
 
@@ -179,9 +169,6 @@ class Meter:
             counts.pixels += frames * gop.width * gop.height
             counts.payload_bytes += gop.payload_bytes
             counts.video_seconds += frames * frame_seconds
-            counts.source_seconds += gop.source_seconds
-            counts.encode_seconds += gop.encode_seconds
-            counts.decode_seconds += gop.decode_seconds
             counts.moved = time.time()
             self._remember()
 
@@ -205,7 +192,11 @@ class Meter:
         """Keep the latest; until the next, so many workers are being paid for."""
         with self._lock:
             self._pour()
-            self._counts.pool = pool
+            counts = self._counts
+            counts.pool = pool
+            # Workers' answers overtake one another; a counter that falls would look like a restart.
+            counts.usage = Usage(*map(max, astuple(counts.usage), astuple(pool.usage)))
+            self._remember()
 
     def video_done(self, result: VideoResult) -> None:
         """Count its end, and what its archive saves."""
@@ -232,7 +223,8 @@ class Meter:
             now, held = self._now(), self._counts
             self._forget(now)
             since = self._recent[0]
-            lanes = (held.lane_seconds or 0.0) - since.lane_seconds
+            lanes = held.usage.lane_seconds - since.usage.lane_seconds
+            inside = held.usage.busy_seconds - since.usage.busy_seconds
             return replace(
                 held,
                 seconds=now - self._begun,
@@ -243,8 +235,8 @@ class Meter:
                 fps=(held.frames - since.frames) / (now - since.at)
                 if held.frames and now > since.at
                 else None,
-                # A GOP's seconds are known only at its end, so a share may briefly exceed the whole.
-                busy=min(1.0, (held.codec_seconds - since.codec_seconds) / lanes) if lanes > 0 else None,
+                # A batch's seconds are known only at its end, so that its share may spill over.
+                busy=min(1.0, inside / lanes) if lanes > 0 else None,
             )
 
     def _settle(self, video_id: str, frames: int) -> float:
@@ -269,16 +261,12 @@ class Meter:
             since = now - self._poured
             counts.worker_seconds = (counts.worker_seconds or 0.0) + pool.workers * since
             counts.gpu_seconds = (counts.gpu_seconds or 0.0) + pool.gpus * since
-            counts.lane_seconds = (counts.lane_seconds or 0.0) + pool.lanes * since
         self._poured = now
 
     def _remember(self) -> None:
         now = self._clock()
         if now - self._recent[-1].at >= 1.0:
-            self._pour()
-            counts = self._counts
-            lanes = counts.lane_seconds or 0.0
-            self._recent.append(_Moment(now, counts.frames, counts.codec_seconds, lanes))
+            self._recent.append(_Moment(now, self._counts.frames, self._counts.usage))
             self._forget(now)
 
     def _forget(self, now: float) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from s2vc_ray.meter import Meter
+from s2vc_ray.job_meter import JobMeter
 from s2vc_ray.pool import WorkerPool
-from tests.job_events import Clock, ended, failure, gop, tell_job
+from s2vc_ray.usage import Usage
+from tests.job_events import USAGE, Clock, ended, failure, gop, tell_job
 
 
 def test_a_whole_job_is_counted() -> None:
-    meter = Meter()
+    meter = JobMeter()
     tell_job(meter)
     counts = meter.read()
     assert (counts.job, counts.sources) == ("job-1", 3)
@@ -18,7 +19,7 @@ def test_a_whole_job_is_counted() -> None:
     assert (counts.gops_coded, counts.gops_resumed, counts.frames) == (1, 1, 10)
     assert (counts.payload_bytes, counts.pixels) == (64, 10 * 1024)
     assert counts.bpp == 8 * 64 / (10 * 1024)
-    assert (counts.encode_seconds, counts.decode_seconds, counts.source_seconds) == (2.0, 0.5, 0.25)
+    assert (counts.usage, counts.whole_run_busy) == (USAGE, 0.75)
     assert counts.video_seconds == pytest.approx(10 * 0.8 / 20)
     assert counts.videos == {"ok": 1, "failed": 1, "skipped": 1}
     assert (counts.failures, counts.retries, counts.gops_failed) == (
@@ -30,7 +31,7 @@ def test_a_whole_job_is_counted() -> None:
 
 
 def test_a_failed_gop_settles_its_whole_video_once() -> None:
-    meter = Meter()
+    meter = JobMeter()
     meter.planned("v", "a", 30, 3)
     meter.gop_done(gop(0), resumed=False)
     meter.gop_failed(failure(1), final=False)
@@ -45,7 +46,7 @@ def test_a_failed_gop_settles_its_whole_video_once() -> None:
 
 def test_what_workers_cost_is_what_was_held_over_time() -> None:
     clock = Clock()
-    meter = Meter(clock)
+    meter = JobMeter(clock)
     meter.started("j", 0)
     assert meter.read().worker_seconds is None
     clock.now += 100
@@ -54,13 +55,13 @@ def test_what_workers_cost_is_what_was_held_over_time() -> None:
     meter.pool(WorkerPool(workers=1, lanes=2, gpus=0.5))
     clock.now += 20
     counts = meter.read()
-    assert (counts.worker_seconds, counts.gpu_seconds, counts.lane_seconds) == (40.0, 20.0, 80.0)
+    assert (counts.worker_seconds, counts.gpu_seconds) == (40.0, 20.0)
     assert counts.seconds == 130.0
 
 
 def test_the_clock_stops_at_the_end() -> None:
     clock = Clock()
-    meter = Meter(clock)
+    meter = JobMeter(clock)
     meter.started("j", 0)
     meter.pool(WorkerPool(1, 1))
     clock.now += 7
@@ -76,34 +77,48 @@ def test_the_clock_stops_at_the_end() -> None:
 
 def test_rates_are_of_the_last_two_minutes() -> None:
     clock = Clock()
-    meter = Meter(clock)
+    meter = JobMeter(clock)
     meter.started("j", 0)
-    meter.pool(WorkerPool(workers=1, lanes=2))
+    lanes = busy = 0.0
+
+    def second(frames: int, share: float) -> None:
+        nonlocal lanes, busy
+        clock.now += 1
+        lanes, busy = lanes + 2, busy + 2 * share
+        meter.pool(WorkerPool(1, 2, usage=Usage(lane_seconds=lanes, busy_seconds=busy)))
+        meter.gop_done(gop(0, frames=frames), resumed=False)
+
     for _ in range(600):
-        clock.now += 1
-        meter.gop_done(gop(0, frames=30, seconds=1.6), resumed=False)  # 1.6 s to encode, 0.4 s to decode
-    assert (meter.read().fps, meter.read().busy) == (30.0, 1.0)
+        second(30, 1.0)
+    assert meter.read().fps == pytest.approx(30, rel=0.02)
+    assert meter.read().busy == 1.0
     for _ in range(60):
-        clock.now += 1
-        meter.gop_done(gop(0, frames=10, seconds=0.8), resumed=False)
+        second(10, 0.5)
     assert meter.read().fps == pytest.approx(20, rel=0.02)
     assert meter.read().busy == pytest.approx(0.75, rel=0.02)
     clock.now += 600
     stalled = meter.read()
     assert stalled.fps is not None
     assert stalled.fps < 1
-    assert stalled.whole_run_busy == pytest.approx((600 * 2 + 60) / (2 * 1260))
+    assert stalled.whole_run_busy == pytest.approx((600 + 30) / 660)
+
+
+def test_an_answer_that_was_overtaken_takes_nothing_back() -> None:
+    meter = JobMeter()
+    meter.pool(WorkerPool(1, 2, usage=Usage(lane_seconds=10, busy_seconds=8)))
+    meter.pool(WorkerPool(1, 2, usage=Usage(lane_seconds=12, busy_seconds=7)))
+    assert meter.read().usage == Usage(lane_seconds=12, busy_seconds=8)
 
 
 def test_nothing_is_known_before_anything_is_done() -> None:
-    meter = Meter()
+    meter = JobMeter()
     meter.started("j", 5)
     counts = meter.read()
     assert (counts.fps, counts.busy, counts.bpp, counts.seconds_left, counts.whole_run_busy) == (None,) * 5
 
 
 def test_resumed_gops_are_not_this_runs_work() -> None:
-    meter = Meter()
+    meter = JobMeter()
     meter.planned("v", "a", 20, 2, 1.0)
     meter.gop_done(gop(0), resumed=True)
     counts = meter.read()
@@ -117,7 +132,7 @@ def test_resumed_gops_are_not_this_runs_work() -> None:
 
 def test_time_left_takes_unplanned_sources_to_be_like_the_others() -> None:
     clock = Clock()
-    meter = Meter(clock)
+    meter = JobMeter(clock)
     meter.started("j", 4)
     meter.planned("v", "a", 20, 2)
     clock.now += 5
@@ -127,7 +142,7 @@ def test_time_left_takes_unplanned_sources_to_be_like_the_others() -> None:
 
 
 def test_a_reader_keeps_what_it_read() -> None:
-    meter = Meter()
+    meter = JobMeter()
     tell_job(meter)
     counts = meter.read()
     meter.video_done(ended("d.mp4", "failed"))
@@ -137,7 +152,7 @@ def test_a_reader_keeps_what_it_read() -> None:
 
 def test_memory_does_not_grow_with_videos_gops_or_kinds_of_error() -> None:
     clock = Clock()
-    meter = Meter(clock)
+    meter = JobMeter(clock)
     for number in range(70_000):
         clock.now += 1
         meter.planned(f"v{number}", "a", 20, 2, 1.0)
@@ -147,7 +162,7 @@ def test_memory_does_not_grow_with_videos_gops_or_kinds_of_error() -> None:
     assert len(meter._recent) < 130
     assert len(meter.read().gops_failed) == 51
     assert meter.read().gops_failed.total() == 70_000
-    done = Meter()
+    done = JobMeter()
     for number in range(1000):
         done.planned(f"v{number}", "a", 10, 1, 1.0)
         done.gop_done(gop(0, f"v{number}"), resumed=False)
