@@ -24,6 +24,7 @@ from s2vc_model.bitstream import MAX_SIDE, EncodedGop
 from s2vc_model.config import QUALITIES
 from s2vc_model.entropy import Checksum, Coder, StreamReader, StreamWriter
 from s2vc_model.errors import ModelError, SymbolMismatch
+from s2vc_model.heap import give_back
 from s2vc_model.latents import Block, DecodedLatents, decode_frame, encode_frame
 from s2vc_model.motion import block_motion, luma
 from s2vc_model.prior import Prior
@@ -78,6 +79,7 @@ class S2vcCodec:
             self._encode(sorted(work, key=lambda w: -len(w.frames)), q)
         else:
             self._side_by_side(lambda one: self._encode([one], q), work)
+            give_back()
         return [w.finish(q) for w in work]
 
     @torch.inference_mode()
@@ -130,9 +132,15 @@ class S2vcCodec:
             raise ModelError("GOPs of one call must have one frame size")
         if self.lockstep or len(gops) < 2:
             yield from self._decode(gops, range(len(gops)))
-            return
+        else:
+            yield from self._decode_side_by_side(gops)
+        if not self.lockstep:
+            give_back()
+
+    def _decode_side_by_side(self, gops: Sequence[EncodedGop]) -> Iterator[dict[int, Frames]]:
         decoders = [self._decode(gops, [i]) for i in range(len(gops))]
-        while step := self._side_by_side(lambda decoder: next(decoder, None), decoders):
+        while True:
+            step = self._side_by_side(lambda decoder: next(decoder, None), decoders)
             frames = {i: frame for found in step if found for i, frame in found.items()}
             if not frames:
                 return
