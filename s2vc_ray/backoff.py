@@ -32,15 +32,15 @@ class Patience:
     read_timeout: float = 60.0
 
     @classmethod
-    def from_environment(cls) -> Patience:
-        """The default, with ``S2VC_S3_PATIENCE`` for its seconds where that is set.
+    def from_environment(cls, seconds: float = _HOUR) -> Patience:
+        """``seconds`` of patience, or ``S2VC_S3_PATIENCE`` of them where that is set.
 
         Raises:
             ConfigError: the variable is no number of seconds.
         """
         text = os.environ.get(_VARIABLE, "")
         if not text:
-            return cls()
+            return cls(seconds=seconds)
         try:
             seconds = float(text)
         except ValueError:
@@ -57,7 +57,3 @@ class Patience:
             paused += limit / 2
             limit = min(2 * limit, self.longest)
             yield pause
-
-
-IMPATIENT = Patience(seconds=30.0)
-"""For commands at which somebody sits and waits."""

@@ -1,8 +1,9 @@
 """The ``s2vc`` command. Parses, calls the same functions as ``jobs/``, prints; decides nothing.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done; 1 some sources
-failed or could be compressed only in part, the others are done; 2 an option, source list or cluster the job
-cannot run with; 3 an archive or model that cannot be used; 4 a store or cluster that failed.
+failed, could be compressed only in part or (``status``) are not finished, the others are done; 2 an option,
+source list or cluster the job cannot run with; 3 an archive or model that cannot be used; 4 a store or
+cluster that failed.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import typer
 from rich.console import Console
 
 from s2vc_model.errors import ModelError
+from s2vc_ray.backoff import Patience
 from s2vc_ray.config import METRICS, JobConfig, MetricPolicy
 from s2vc_ray.errors import ArchiveError, ConfigError, ObjectMissing, S2vcError
 from s2vc_ray.progress import Live, Plain, Reporter, Silent
-from s2vc_ray.storage import open_source
+from s2vc_ray.storage import open_source, open_storage
 
 # Two spinning torch threads on two cores are many times slower than one; read when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -41,6 +43,9 @@ app.add_typer(manifest_app, name="manifest")
 
 _Json = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON document on standard output.")
+]
+_OlderThan = Annotated[
+    str, typer.Option(help="How long nothing must have been added to what counts as left over: 7d, 12h, 30m.")
 ]
 _Model = Annotated[str, typer.Option(help="A packaged model's name, or a directory with weights.")]
 _Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -170,7 +175,7 @@ def info(
     from s2vc_ray.archive import ArchiveReader
     from s2vc_ray.tables import archive_facts
 
-    with open_source(archive) as stream:
+    with open_source(archive, patience=_patience()) as stream:
         reader = ArchiveReader(stream)
         if verify:
             reader.verify()
@@ -183,6 +188,67 @@ def info(
         # Names that were not UTF-8 hold surrogates, which standard output refuses.
         text = str("-" if value is None else value).encode("utf-8", "backslashreplace").decode()
         typer.echo(f"{name:<{width}}  {text}")
+
+
+@app.command()
+def status(
+    destination: Annotated[str, typer.Argument(metavar="DST", help="The destination of a compress job.")],
+    older_than: _OlderThan = "7d",
+    limit: Annotated[int, typer.Option(min=0, help="Most entries named per state; 0 names all.")] = 20,
+    as_json: _Json = False,
+) -> None:
+    """Show what is done, failed, under way and left over at DST. Exits 1 unless every video is done.
+
+    \b
+    s2vc status out/
+    s2vc status s3://bucket/compressed --json --limit 0
+    """
+    from s2vc_ray.status import status as examine
+    from s2vc_ray.status import status_tables
+    from s2vc_ray.survey import parse_age
+
+    storage = open_storage(destination, patience=_patience())
+    report = examine(storage, older_than=parse_age(older_than), limit=limit)
+    if as_json:
+        _print_json({**asdict(report), "clean": report.clean})
+    else:
+        Console(width=None if sys.stdout.isatty() else 200).print(
+            status_tables(report), markup=False, highlight=False
+        )
+    if not report.clean:
+        raise typer.Exit(1)
+
+
+@app.command()
+def gc(
+    destination: Annotated[str, typer.Argument(metavar="DST", help="The destination of a compress job.")],
+    older_than: _OlderThan = "7d",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Remove staged GOPs that nobody will want and uploads that nobody finished, and nothing else.
+
+    Archives, the manifest and sources are never touched. Safe beside a running job while --older-than is
+    longer than a video of it may go without a new GOP.
+
+    \b
+    s2vc gc out/ --dry-run
+    s2vc gc s3://bucket/compressed --older-than 3d
+    """
+    from s2vc_ray.gc import collect
+    from s2vc_ray.progress import size
+    from s2vc_ray.status import shown
+    from s2vc_ray.survey import parse_age
+
+    storage = open_storage(destination, patience=_patience())
+    report = collect(storage, older_than=parse_age(older_than), dry_run=dry_run)
+    if as_json:
+        _print_json({**asdict(report), "objects": report.objects, "bytes": report.bytes})
+        return
+    verb = "would remove" if dry_run else "removed"
+    for each in report.removed:
+        typer.echo(f"{verb} {shown(each.name)}: {each.objects} objects, {size(each.bytes)}: {each.why}")
+    typer.echo(f"{verb} {report.objects} objects, {size(report.bytes)}")
 
 
 @manifest_app.command()
@@ -199,7 +265,7 @@ def show(
     from s2vc_ray.manifest import read_manifest
     from s2vc_ray.tables import manifest_table, summarise_manifest
 
-    videos = summarise_manifest(read_manifest(destination))
+    videos = summarise_manifest(read_manifest(open_storage(destination, patience=_patience())))
     if as_json:
         _print_json(videos)
         return
@@ -222,6 +288,11 @@ def main(arguments: list[str] | None = None) -> None:
         _die(error, 3)
     except S2vcError as error:
         _die(error, 4)
+
+
+def _patience() -> Patience:
+    """Somebody sits and waits for these commands: a store that is away is soon said to be."""
+    return Patience.from_environment(seconds=30)
 
 
 def _die(error: Exception, code: int) -> None:

@@ -162,7 +162,7 @@ class LocalStorage:
     def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
         """See `Storage.unfinished`: temporary files."""
         for path, key in self._walk(self.root, "", prefix):
-            if path.name.endswith(TEMPORARY_SUFFIX):
+            if path.name.startswith(".") and path.name.endswith(TEMPORARY_SUFFIX):
                 with local_errors(f"examine {path}"), contextlib.suppress(FileNotFoundError):
                     found = path.lstat()
                     if stat.S_ISREG(found.st_mode):
