@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import FrameType
@@ -21,6 +22,7 @@ from s2vc_ray.counters import Sample, snapshot
 from s2vc_ray.device_faults import DeviceLost
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch
+from s2vc_ray.pool import GpuReading, read_gpus
 from s2vc_ray.ray_placement import Placement
 from s2vc_ray.storage import StoreUnavailable
 from s2vc_ray.usage import Usage
@@ -28,6 +30,8 @@ from s2vc_ray.worker import CodecLoader, Worker
 
 _LOOK_SECONDS = 0.25
 """How soon a notice is noticed."""
+_READ_SECONDS = 10.0
+"""Between readings of a machine's GPUs."""
 _GRACE_SECONDS = 2.0
 """From a notice to the process's end, for answers to get away."""
 
@@ -59,11 +63,18 @@ class Handback:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a batch, how the actor has spent its time, and what it counted since its last answer."""
+    """What became of a batch, and how the actor is.
+
+    Attributes:
+        usage: how it has spent its time so far.
+        counts: what it counted since its last answer.
+        gpus: its machine's GPUs, now and then; else empty.
+    """
 
     outcome: BatchResult | Handback
     usage: Usage
     counts: tuple[Sample, ...]
+    gpus: tuple[GpuReading, ...] = ()
 
 
 class Encoder:
@@ -87,6 +98,8 @@ class Encoder:
         )
         self._threads = ThreadPoolExecutor(placement.batches, "batch")
         self._ending: Handback | None = None
+        self._gpus = placement.gpus > 0
+        self._read_at = float("-inf")
         self._counting = threading.Lock()
         self._counted: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
         # Ray constructs actors on the main thread, the only one that may do this.
@@ -110,7 +123,7 @@ class Encoder:
         else:
             outcome = self._ending
         assert outcome is not None
-        return Answer(outcome, self._worker.usage(), self._counts())
+        return Answer(outcome, self._worker.usage(), self._counts(), self._readings())
 
     def _work(self, batch: GopBatch) -> BatchResult | Handback:
         try:
@@ -132,6 +145,14 @@ class Encoder:
             timer = threading.Timer(_GRACE_SECONDS, os._exit, (1,))
             timer.daemon = True
             timer.start()
+
+    def _readings(self) -> tuple[GpuReading, ...]:
+        with self._counting:
+            now = time.monotonic()
+            if not self._gpus or now - self._read_at < _READ_SECONDS:
+                return ()
+            self._read_at = now
+        return read_gpus()
 
     def _counts(self) -> tuple[Sample, ...]:
         with self._counting:

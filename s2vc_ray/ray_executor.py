@@ -27,6 +27,7 @@ from s2vc_ray.config import JobConfig
 from s2vc_ray.counters import count, merge
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch, GopFailure
+from s2vc_ray.pool import GpuReading, WorkerPool
 from s2vc_ray.ray_cluster import Cluster, connect
 from s2vc_ray.ray_encoder import Answer, Encoder, Hello
 from s2vc_ray.ray_faults import Actor, Fault, cause_of, diagnose
@@ -84,6 +85,7 @@ class RayExecutor:
         self._results: deque[BatchResult] = deque()
         self._under_way = 0
         self._stale = 0
+        self._gpus: dict[tuple[str, int], GpuReading] = {}
         # Seconds a pixel, of the latest batches.
         self._rates: deque[float] = deque(maxlen=99)
         self._reminded = 0.0
@@ -102,6 +104,17 @@ class RayExecutor:
     def usage(self) -> Usage:
         """How all actors there were have spent their time, idle ones included."""
         return self._pool.usage()
+
+    @property
+    def pool(self) -> WorkerPool:
+        """The workers that are up now, and the latest reading of each GPU of their machines."""
+        workers = len(self._pool.open)
+        return WorkerPool(
+            workers,
+            workers * self._placement.lanes,
+            workers * self._placement.gpus,
+            tuple(self._gpus.values()),
+        )
 
     def start(self) -> CodecIdentity:
         """Join or start Ray, start the first actors and wait for one to load its codec."""
@@ -281,6 +294,7 @@ class RayExecutor:
             return
         member.usage = answer.usage
         merge(answer.counts)
+        self._gpus.update({(gpu.host, gpu.index): gpu for gpu in answer.gpus})
         if isinstance(answer.outcome, BatchResult):
             self._pool.backoff.succeeded()
             self._finish(flight, answer.outcome)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from s2vc_ray.config import JobConfig, MetricPolicy
+from s2vc_ray.config import JobConfig, MetricPolicy, parse_workers
 from s2vc_ray.errors import ConfigError
 
 
@@ -20,6 +20,9 @@ from s2vc_ray.errors import ConfigError
         ("quality", -1),
         ("quality", 64),
         ("workers", -1),
+        ("workers_max", -1),
+        ("actors_per_gpu", 0),
+        ("placement", "anywhere"),
         ("batch", -1),
         ("threads", -1),
         ("attempts", 0),
@@ -36,6 +39,25 @@ def test_bad_option_is_named(field: str, value: object) -> None:
 def test_ray_address_needs_ray() -> None:
     with pytest.raises(ConfigError, match="ray address"):
         JobConfig(executor="local", ray_address="auto")
+
+
+def test_the_most_workers_are_no_fewer_than_the_least() -> None:
+    assert JobConfig(workers=2, workers_max=2).workers_max == 2
+    with pytest.raises(ConfigError, match="MIN <= MAX"):
+        JobConfig(workers=3, workers_max=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"), [("0", 0, 0), ("4", 4, 0), ("2:16", 2, 16), ("0:8", 0, 8), ("3:3", 3, 3)]
+)
+def test_workers_are_a_number_or_a_range(text: str, least: int, most: int) -> None:
+    assert parse_workers(text) == (least, most)
+
+
+@pytest.mark.parametrize("text", ["", ":", "2:", ":2", "-1", "1:2:3", "a", "1:0", "²"])
+def test_bad_workers(text: str) -> None:
+    with pytest.raises(ConfigError, match="workers"):
+        parse_workers(text)
 
 
 @pytest.mark.parametrize("text", ["none", "sample:1", "sample:12", "full"])
@@ -61,7 +83,15 @@ def test_hash_changes_with_what_decides_bytes(change: dict[str, Any]) -> None:
 
 def test_hash_ignores_what_does_not_decide_bytes() -> None:
     other = JobConfig(
-        workers=7, batch=1, threads=3, attempts=9, device="cpu", metrics=MetricPolicy.parse("none")
+        workers=7,
+        workers_max=9,
+        actors_per_gpu=2,
+        placement="pack",
+        batch=1,
+        threads=3,
+        attempts=9,
+        device="cpu",
+        metrics=MetricPolicy.parse("none"),
     )
     assert other.config_hash("w") == JobConfig().config_hash("w")
     assert JobConfig().config_hash("w") != JobConfig().config_hash("v")

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from s2vc_model.bitstream import EncodedGop
 from s2vc_ray.config import JobConfig, MetricPolicy
+from s2vc_ray.device_faults import DeviceLost
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.executor import GopBatch, GopFailure, GopTask
 from s2vc_ray.probe import probe
 from s2vc_ray.split import split
 from s2vc_ray.staging import StagedGop, unpack_staged
-from s2vc_ray.storage import open_storage
-from s2vc_ray.worker import Worker
+from s2vc_ray.storage import StoreUnavailable, open_storage
+from s2vc_ray.worker import CodecLoader, Worker
 from tests import media
-from tests.fakes import load_fake
+from tests.fakes import FakeCodec, load_fake
 
 CONFIG = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("none"))
 
@@ -28,8 +34,8 @@ def tasks(tmp_path: Path) -> tuple[GopTask, ...]:
     return tuple(GopTask(spec, "_s2vc/staging/v/f") for spec in specs)
 
 
-def worker(tmp_path: Path, config: JobConfig = CONFIG) -> Worker:
-    return Worker(str(tmp_path / "out"), config, load_codec=load_fake)
+def worker(tmp_path: Path, config: JobConfig = CONFIG, load: CodecLoader = load_fake) -> Worker:
+    return Worker(str(tmp_path / "out"), config, load_codec=load)
 
 
 def test_payload_and_measurement_are_one_object(tmp_path: Path, tasks: tuple[GopTask, ...]) -> None:
@@ -83,3 +89,87 @@ def test_an_unusable_model_is_a_config_error(tmp_path: Path) -> None:
 def test_identity_names_the_codec(tmp_path: Path) -> None:
     identity = worker(tmp_path).identity()
     assert (identity.model_id, identity.weights_sha256, identity.device) == ("fake", "fa" * 32, "cpu")
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_cut_in_half(
+    tmp_path: Path, tasks: tuple[GopTask, ...]
+) -> None:
+    codec = FakeCodec("fake:room=1", "cuda")
+    one = worker(tmp_path, load=lambda model, device: codec)
+    whole = worker(tmp_path / "roomy").encode(GopBatch(tasks))
+    cut = one.encode(GopBatch(tasks))
+    assert codec.calls == [3, 1, 1, 1]
+    assert _bytes(cut) == _bytes(whole)
+    one.encode(GopBatch(tuple(replace(task, staging="_s2vc/staging/v/g") for task in tasks)))
+    assert codec.calls[4:] == [1, 1, 1]
+
+
+def test_a_gop_that_fits_into_no_memory_fails(tmp_path: Path, tasks: tuple[GopTask, ...]) -> None:
+    codec = FakeCodec("fake", "cuda")
+    codec.encode_gops = _raising(RuntimeError("CUDA error: out of memory"))  # type: ignore[method-assign]
+    (outcome,) = worker(tmp_path, load=lambda model, device: codec).encode(GopBatch(tasks[:1])).outcomes
+    assert isinstance(outcome, GopFailure)
+    assert "out of memory" in outcome.error
+
+
+def test_a_lost_device_is_nobodys_failure(tmp_path: Path, tasks: tuple[GopTask, ...]) -> None:
+    config = replace(CONFIG, model=f"fake:cuda=4:{tmp_path / 'lost'}")
+    one = worker(tmp_path, config)
+    with pytest.raises(DeviceLost, match="illegal memory access"):
+        one.encode(GopBatch(tasks[2:]))
+    with pytest.raises(DeviceLost):
+        one.encode(GopBatch(tasks[:1]))
+    assert worker(tmp_path, config).encode(GopBatch(tasks)).batch.tasks == tasks
+
+
+@pytest.mark.parametrize("method", ["read", "put"])
+def test_a_store_out_of_reach_is_nobodys_failure(
+    tmp_path: Path, tasks: tuple[GopTask, ...], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    one = worker(tmp_path)
+    monkeypatch.setattr(one._storage, method, _raising(StoreUnavailable("503")))
+    with pytest.raises(StoreUnavailable):
+        one.encode(GopBatch(tasks))
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_a_gpu_measures_one_batch_while_it_codes_the_next(
+    tmp_path: Path, tasks: tuple[GopTask, ...], overlap: bool
+) -> None:
+    """The first batch's decoding lets go only when a second batch is being coded, or after a while."""
+    coding, together = threading.Event(), []
+
+    class Slow(FakeCodec):
+        def encode_gops(self, gops: Any, q: int) -> list[EncodedGop]:
+            if len(self.calls) == 1:
+                coding.set()
+            return super().encode_gops(gops, q)
+
+        def iter_decode(self, gops: Any) -> Any:
+            together.append(coding.wait(20 if overlap else 0.5))
+            return super().iter_decode(gops)
+
+    config = replace(CONFIG, metrics=MetricPolicy.parse("sample:1", ("psnr",)))
+    one = Worker(
+        str(tmp_path / "out"), config, overlap=overlap, load_codec=lambda model, device: Slow(model, device)
+    )
+    one.identity()
+    with ThreadPoolExecutor(2) as threads:
+        results = list(threads.map(one.encode, [GopBatch(tasks[:1]), GopBatch(tasks[1:2])]))
+    assert together[0] is overlap
+    assert all(isinstance(result.outcomes[0], StagedGop) for result in results)
+    usage = one.usage()
+    assert 0 < usage.busy <= 1
+    assert min(usage.encode_seconds, usage.measure_seconds, usage.source_seconds, usage.stage_seconds) > 0
+
+
+def _bytes(result: Any) -> list[tuple[str, int]]:
+    assert all(isinstance(outcome, StagedGop) for outcome in result.outcomes)
+    return [(outcome.payload_sha256, outcome.frames) for outcome in result.outcomes]
+
+
+def _raising(error: Exception) -> Callable[..., Any]:
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    return refuse
