@@ -1,8 +1,8 @@
 """Take this Ray node out of service before its machine is taken away, as a preStop hook or on a spot notice.
 
 Asks Ray to place nothing more on the node, then waits for what runs here to end: a drained raylet leaves by
-itself once it is idle. What is not done by then is lost with the machine and coded again elsewhere, which
-costs time and nothing else. Knows nothing of the job; needs only Ray's command line and psutil.
+itself once it is idle. What is not done by then is lost with the machine, and Ray, having been told, takes
+that for a preemption and no failure. Knows nothing of the job; needs only Ray's command line and psutil.
 """
 
 from __future__ import annotations
@@ -11,55 +11,73 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import psutil
 
 _ASK_SECONDS = 30.0
+_LOOK_SECONDS = 0.5
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Drain this node; 0 when its raylet is gone, 1 when it could not be drained or was still busy."""
+    """Drain this node; 0 when its raylet has left, 1 when it could not be drained or was still busy."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--seconds", type=int, default=90, help="how long running work may take to end")
     parser.add_argument("--message", default="the machine is being taken away", help="reason, for Ray's logs")
-    parser.add_argument("--node-id", help="hex id; default: the node of this container or machine")
-    parser.add_argument("--address", help="the cluster; default: the one that this machine is in")
+    parser.add_argument("--node-id", help="which raylet, where one machine has several")
     options = parser.parse_args(arguments)
-    deadline = time.monotonic() + options.seconds
-    raylets = list(_raylets(options.node_id))
-    if not _drain(options):
-        return 1
-    _, busy = psutil.wait_procs(raylets, timeout=max(0.0, deadline - time.monotonic()))
-    if busy:
-        print(
-            f"drain_node: still busy after {options.seconds} s; its work will be done elsewhere",
-            file=sys.stderr,
-        )
-    return 1 if busy else 0
+    return drain(options.seconds, options.message, options.node_id)
 
 
-def _drain(options: argparse.Namespace) -> bool:
-    command = ["ray", "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
-    command += ["--reason-message", options.message, "--deadline-remaining-seconds", str(options.seconds)]
-    for flag, value in (("--node-id", options.node_id), ("--address", options.address)):
-        command += [flag, value] if value else []
+def drain(seconds: int, message: str, node_id: str | None = None) -> int:
+    """As `main`."""
+    deadline = time.monotonic() + seconds
+    raylets = _raylets(node_id)
+    if len(raylets) != 1:
+        return _fail(f"{len(raylets)} raylets run here" + (f" as node {node_id}" if node_id else ""))
+    (raylet,) = raylets
+    command = ["ray", "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", message]
+    command += ["--node-id", _option(raylet, "node_id"), "--address", _option(raylet, "gcs-address")]
+    command += ["--deadline-remaining-seconds", str(seconds)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_SECONDS)
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
-        print(f"drain_node: cannot ask Ray to drain this node: {error}", file=sys.stderr)
+        return _fail(f"cannot ask Ray to drain this node: {error}")
+    if asked.returncode:
+        said = (asked.stderr or asked.stdout).strip().splitlines() or ["no message"]
+        return _fail(f"Ray does not drain this node: {said[-1]}")
+    while _is_there(raylet):
+        if time.monotonic() > deadline:
+            return _fail(f"still busy after {seconds} s; its work will be done elsewhere")
+        time.sleep(_LOOK_SECONDS)
+    return 0
+
+
+def _raylets(node_id: str | None) -> list[psutil.Process]:
+    found = [process for process in psutil.process_iter(["name"]) if process.info["name"] == "raylet"]
+    return [process for process in found if node_id in (None, _option(process, "node_id"))]
+
+
+def _is_there(raylet: psutil.Process) -> bool:
+    try:
+        # One that ended stays in the process table until its parent asks for it.
+        return bool(raylet.is_running() and raylet.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    if done.returncode:
-        reason = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        print(f"drain_node: Ray did not drain this node: {reason[-1]}", file=sys.stderr)
-    return done.returncode == 0
 
 
-def _raylets(node_id: str | None) -> Iterator[psutil.Process]:
-    for process in psutil.process_iter(["name", "cmdline"]):
-        arguments = process.info["cmdline"] or ()
-        if process.info["name"] == "raylet" and (not node_id or f"--node_id={node_id}" in arguments):
-            yield process
+def _option(raylet: psutil.Process, name: str) -> str:
+    """The value of one of the options that Ray started the raylet with; empty when it has gone."""
+    try:
+        arguments = raylet.cmdline()
+    except psutil.Error:
+        return ""
+    values = (text.partition("=")[2] for text in arguments if text.startswith(f"--{name}="))
+    return next(values, "")
+
+
+def _fail(text: str) -> int:
+    print(f"drain_node: {text}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -51,7 +51,6 @@ _WORKERS = _closed(
     minReplicas=_COUNT,
     maxReplicas=_COUNT,
     numOfHosts=_COUNT,
-    idleTimeoutSeconds=_COUNT,
     rayStartParams=_START_PARAMS,
     template=_CORE,
 )

@@ -78,6 +78,8 @@ def test_workers_come_and_go_on_spot_machines_and_the_head_stays(name: str) -> N
         "aws": lambda node: node.get("InstanceMarketOptions", {}).get("MarketType") == "spot",
         "gcp": lambda node: node.get("scheduling", {}).get("provisioningModel") == "SPOT",
     }[name]
+    watch = [line for line in prepared(load(name))["worker_start_ray_commands"] if "spot_watch.py" in line]
+    assert [line.split()[3] for line in watch] == [name]
     assert spot(gpu["node_config"])
     assert not spot(head["node_config"])
 
