@@ -34,7 +34,6 @@ from s2vc_ray.ray_faults import Actor, Fault, cause_of, diagnose
 from s2vc_ray.ray_placement import Placement, place
 from s2vc_ray.ray_pool import Member, Pace, Pool
 from s2vc_ray.ray_queue import Job, JobQueue
-from s2vc_ray.usage import Usage
 from s2vc_ray.worker import CodecLoader, load_s2vc
 
 _LIVES = 2
@@ -101,19 +100,15 @@ class RayExecutor:
         return tuple(member.actor for member in self._pool.open)
 
     @property
-    def usage(self) -> Usage:
-        """How all actors there were have spent their time, idle ones included."""
-        return self._pool.usage()
-
-    @property
     def pool(self) -> WorkerPool:
-        """The workers that are up now, and the latest reading of each GPU of their machines."""
+        """The workers that are up now, how all there were have spent their time, and their machines' GPUs."""
         workers = len(self._pool.open)
         return WorkerPool(
-            workers,
-            workers * self._placement.lanes,
-            workers * self._placement.gpus,
-            tuple(self._gpus.values()),
+            workers=workers,
+            lanes=workers * self._placement.lanes,
+            gpus=workers * self._placement.gpus,
+            usage=self._pool.usage(),
+            readings=tuple(self._gpus.values()),
         )
 
     def start(self) -> CodecIdentity:

@@ -145,7 +145,9 @@ def test_an_elastic_pool_follows_the_cluster_and_gives_back(
     gate.touch()
     assert len(job.finish()) == 12
     job.until(lambda: len(job.executor.actors) == 1)
-    assert 0 < job.executor.usage.busy < 1
+    pool = job.executor.pool
+    assert (pool.workers, pool.lanes, pool.gpus) == (1, 1, 1)
+    assert 0 < pool.usage.busy < 1
 
 
 def test_actors_share_a_gpu_and_none_has_two(bench: Callable[..., Bench]) -> None:
