@@ -18,9 +18,12 @@ from s2vc_ray import s3_bucket
 from s2vc_ray.compress import compress
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.decompress import decompress
+from s2vc_ray.gc import collect
 from s2vc_ray.manifest import read_manifest
 from s2vc_ray.s3_client import make_client
 from s2vc_ray.staging import STAGING
+from s2vc_ray.status import status
+from s2vc_ray.storage import open_storage
 from s2vc_ray.storage_s3 import S3Storage
 from tests import media
 from tests.fakes import load_fake
@@ -87,9 +90,13 @@ def test_a_job_and_what_follows_it_need_nothing_more(requests: list[Request], tm
     decompress(
         f"s3://access/out/{row['archive']}", str(tmp_path / "b.mp4"), model="fake", load_codec=load_fake
     )
-    assert {"ListObjectsV2", "GetObject", "PutObject", "DeleteObject"} <= {
-        found.operation for found in requests
-    }
+    storage = open_storage("s3://access/out")
+    storage.put(f"{STAGING}/{16 * '0'}/{16 * '0'}-{16 * '0'}-{8 * '0'}/000000.gop", b"left over")
+    assert collect(storage, older_than=-60).objects == 1
+    assert status(storage, older_than=60).clean
+    made = {found.operation for found in requests}
+    assert made >= {"ListObjectsV2", "ListMultipartUploads", "GetObject", "PutObject"}
+    assert made & {"DeleteObject", "DeleteObjects"}
     assert refused(s3_policy(), requests) == []
 
 

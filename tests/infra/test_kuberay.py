@@ -253,11 +253,11 @@ def test_no_secret_is_written_down(target: str) -> None:
                     assert not (secret and "value" in entry), entry["name"]
 
 
-def test_the_head_on_own_machines_keeps_scratch_on_a_volume_and_keys_in_a_secret() -> None:
+def test_own_machines_keep_scratch_on_volumes_and_keys_in_a_secret() -> None:
     spec = cluster_spec("on-prem/job")
-    (scratch,) = [v for v in spec["headGroupSpec"]["template"]["spec"]["volumes"] if v["name"] == "scratch"]
-    assert scratch["ephemeral"]["volumeClaimTemplate"]["spec"]["resources"]["requests"]["storage"]
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        (scratch,) = [found for found in group["template"]["spec"]["volumes"] if found["name"] == "scratch"]
+        assert scratch["ephemeral"]["volumeClaimTemplate"]["spec"]["resources"]["requests"]["storage"]
         assert ray_container(group)["envFrom"] == [{"secretRef": {"name": "s2vc-s3"}}]
 
 
