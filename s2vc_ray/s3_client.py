@@ -76,6 +76,7 @@ _PERMISSIONS = {
     "DeleteObject": "s3:DeleteObject",
     "DeleteObjects": "s3:DeleteObject",
 }
+_BROKEN_TLS = ("EOF", "timed out", "reset", "closed", "BAD_RECORD")
 _CORRUPTED_TRIES = 5
 """Bytes that arrive wrong this often in a row were not hit by chance."""
 
@@ -168,7 +169,8 @@ def _answer_reason(answer: dict[str, Any]) -> str | None:
 
 
 def _is_untrusted(error: BaseException) -> bool:
-    return isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
+    """Whether TLS itself refused; a connection that broke in its handshake is an SSLError as well."""
+    return isinstance(error, SSLError) and not any(sign in str(error) for sign in _BROKEN_TLS)
 
 
 def error_code(error: ClientError) -> str:
