@@ -14,6 +14,7 @@ A batch that lingers on a slow or lost actor is copied to an idle one: staging i
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 import time
 from collections import deque
@@ -38,6 +39,7 @@ from s2vc_ray.worker import CodecLoader, load_s2vc
 
 _LIVES = 2
 """How often a batch's worker dies while it runs alone before the batch fails; each try of a GOP has as many."""
+_TEND_SECONDS = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ class RayExecutor:
         self._gpus: dict[tuple[str, int], GpuReading] = {}
         # Seconds a pixel, of the latest batches.
         self._rates: deque[float] = deque(maxlen=99)
-        self._reminded = 0.0
+        self._reminded = self._tended = -math.inf
 
     @property
     def window(self) -> int:
@@ -126,7 +128,7 @@ class RayExecutor:
                     f"{self._placement.gpus:g} GPUs; the cluster has {self._cluster}, perhaps all in use"
                 )
             self._tend(busy=None)
-            self._wait(self._pace.look)
+            self._wait(min(1.0, self._pace.look))
         return self._identity
 
     def submit(self, batch: GopBatch) -> None:
@@ -180,18 +182,21 @@ class RayExecutor:
         return actor, actor.hello.remote()
 
     def _tend(self, *, busy: bool | None) -> None:
-        """What is due by the clock."""
+        """What is due by the clock. Looks at every worker, and so not for every batch."""
+        now = time.monotonic()
+        if now - self._tended < _TEND_SECONDS:
+            return
+        self._tended = now
         if self._cluster.look():
             for member in self._pool.open:
                 if member.node in self._cluster.draining:
                     member.leaving = "draining"
-            self._copy_lingering()
+            self._watch()
         high = self._placement.high
         if high is None:
             high = self._placement.capacity(self._cluster.nodes)
         self._pool.tend(busy=busy, low=self._placement.low, high=high)
         self._send_waiting()
-        now = time.monotonic()
         if not self._pool.open and now - self._reminded > self._pace.remind:
             self._reminded = now
             count("waits_for_workers")
@@ -310,13 +315,15 @@ class RayExecutor:
     def _suffer(self, flight: _Flight, fault: Fault) -> None:
         """A flight has failed for no reason of the application, or at least for none that is known."""
         job, member = flight.job, flight.member
-        count("batch_faults", reason="hung" if member.killed else fault.reason)
-        _log.warning("a batch came back: %s (%s)", fault.reason, fault.text.strip().rpartition("\n")[2])
+        if member.killed:
+            fault = Fault("hung", Actor.GONE, False, "WorkerHung", "its worker hung and was ended")
+        count("batch_faults", reason=fault.reason)
+        _log.warning("a batch came back: %s (%s)", fault.reason, fault.text)
         if fault.actor is Actor.GONE:
             self._pool.drop(member, fault.reason)
         elif fault.actor is Actor.UNSURE and member.up:
             self._pool.doubt(member, member.actor.hello.remote())
-        if fault.suspect and not member.killed:
+        if fault.suspect:
             job.suspect = True
             job.deaths += flight.alone
         if job.done_at is not None or job.flights:
@@ -332,22 +339,31 @@ class RayExecutor:
         stays = member in self._pool.members and not member.leaving
         self._queue.add(job, time.monotonic() + pause if stays else None)
 
-    def _copy_lingering(self) -> None:
-        """Give late batches to idle workers too, and end workers that go on long after the copy came back."""
+    def _watch(self) -> None:
+        """Copy late batches to idle workers, and end workers that hang."""
         now = time.monotonic()
-        rate = statistics.median(self._rates) if self._rates else 0.0
+        # Before any batch has ended nobody knows what is usual: time to help, but not to give up.
+        rate = statistics.median(self._rates) if self._rates else None
         idle = [member for member in self._pool.open if not member.work and not member.reserved]
         for flight in list(self._flights.values()):
-            job = flight.job
-            limit = max(self._pace.linger, 4 * rate * job.pixels)
+            job, took = flight.job, now - flight.since
+            usual = rate and rate * job.pixels
             if job.done_at is not None:
-                if now - job.done_at > limit:
-                    flight.member.killed = True
-                    self._pool.drop(flight.member, "hung")
-            elif idle and not job.copied and now - flight.since > limit:
+                # Somebody else has long done it.
+                if now - job.done_at > max(self._pace.linger, 4 * (job.done_at - flight.since)):
+                    self._end_hung(flight.member)
+            elif usual is not None and took > max(self._pace.hopeless, 40 * usual):
+                job.suspect = True
+                job.deaths += flight.alone
+                self._end_hung(flight.member)
+            elif idle and not job.copied and took > max(self._pace.linger, 4 * (usual or 0.0)):
                 job.copied = True
                 count("batch_copies")
                 self._send(job, idle.pop())
+
+    def _end_hung(self, member: Member) -> None:
+        member.killed = True
+        self._pool.drop(member, "hung")
 
 
 def _failed(batch: GopBatch, error_class: str, text: str) -> BatchResult:

@@ -44,7 +44,7 @@ class Fault:
         actor: what has become of the actor.
         suspect: whether the batch may have caused it.
         error_class: under which a batch that is given up for it is reported.
-        text: the error's own words.
+        text: the error's own words, as far as they say what happened.
     """
 
     reason: str
@@ -54,13 +54,15 @@ class Fault:
     text: str
 
 
+_LONGEST = 400
+_NAMES = ("class_name:", "actor_id:", "pid:", "name:", "namespace:", "ip:", ActorDiedError.BASE_ERROR_MSG)
 _NODE = ("node has died", "node was terminated", "received sigterm", "preempted")
 _MEMORY = ("running low on memory", "memory monitor", "due to the node running low", "oom killing policy")
 
 
 def diagnose(error: RayError) -> Fault:
     """The fault behind ``error``, which is no `RayTaskError`: those are exceptions of the called code."""
-    text = str(error)
+    text = _told(error)
     if isinstance(error, OutOfMemoryError):
         return Fault("host_memory", Actor.GONE, True, "HostOutOfMemory", text)
     if isinstance(error, ActorDiedError):
@@ -90,8 +92,16 @@ _KINDS: tuple[tuple[type[RayError], str, Actor], ...] = (
 )
 
 
+def _told(error: RayError) -> str:
+    """Without Ray's advice at the end, and its table of names at the beginning."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, ActorDiedError):
+        lines = [line for line in lines if not line.startswith(_NAMES)]
+    return " ".join(lines)[:_LONGEST]
+
+
 def _death(error: ActorDiedError, text: str) -> Fault:
-    said = text.lower()
+    said = str(error).lower()
     if error.preempted:
         return Fault("preempted", Actor.GONE, False, "WorkerDied", text)
     if any(sign in said for sign in _MEMORY):

@@ -2,8 +2,8 @@
 
 While every slot is taken the pool grows, to twice its size at a time, so that a big cluster fills in a few
 rounds and a small one is not flooded; workers that wait for room are how Ray's autoscaler learns what is wanted.
-When work runs out, the superfluous go. Workers that are lost are replaced; after failures with no success between
-them ever later, up to a minute or so, without end.
+When work runs out, the superfluous go. Workers that are lost are replaced, without end; after losses with no batch
+done between them ever later, up to a minute.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Pace:
         look: between looks at the cluster.
         idle: after which workers without work are given back.
         first_pause, longest_pause: before a lost worker is replaced or a batch sent again; doubles in between.
-        linger: after which a batch is copied to an idle worker at the earliest.
+        linger: after which a batch is copied to an idle worker at the earliest; it is late at four times what its
+            size usually takes. ``hopeless``: after which its worker is ended at the earliest; at forty times.
         start: how long the job waits for its first worker; thereafter after how long one that does not come up is
             asked for anew.
         remind: between warnings that there are no workers.
@@ -42,6 +43,7 @@ class Pace:
     first_pause: float = 0.5
     longest_pause: float = 60.0
     linger: float = 120.0
+    hopeless: float = 3600.0
     start: float = 900.0
     remind: float = 30.0
 
@@ -80,7 +82,7 @@ class Member:
 
 
 class Backoff:
-    """Ever longer pauses between tries, from a failure to the next success."""
+    """Ever longer pauses between tries, until one succeeds."""
 
     def __init__(self, pace: Pace, clock: Callable[[], float]) -> None:
         self._pace = pace
@@ -150,7 +152,6 @@ class Pool:
         """A worker has come up, or is there again."""
         member.up, member.hello, member.node = True, None, node
         member.since = member.idle_since = self._clock()
-        self.backoff.succeeded()
 
     def doubt(self, member: Member, hello: Any) -> None:
         """A worker did not answer; ``hello`` is asked of it, and until that comes it gets no work."""

@@ -207,6 +207,17 @@ def test_a_hanging_worker_is_overtaken_and_replaced(bench: Callable[..., Bench],
     assert len({process for process, _, _ in job.where()} - before) == 1
 
 
+def test_a_worker_that_hangs_with_nobody_to_help_is_ended(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    """Also a GOP at which the codec hangs must not hold up a job for ever."""
+    pace = dataclasses.replace(PACE, hopeless=3.0)
+    job = bench(f"fake:hang=5:{tmp_path / 'hangs'}", pace=pace, workers=1)
+    job.add(8, 5)
+    assert [gop.attempts for gop in job.finish()] == [1, 1]
+    assert counted("batch_faults", reason="hung") >= 1
+
+
 def test_a_job_outlives_all_its_nodes(
     tmp_path: Path, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:

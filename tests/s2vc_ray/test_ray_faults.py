@@ -58,3 +58,8 @@ def died(text: str, *, preempted: bool = False) -> ActorDiedError:
 def test_diagnosis(error: RayError, reason: str, actor: Actor, suspect: bool) -> None:
     fault = diagnose(error)
     assert (fault.reason, fault.actor, fault.suspect) == (reason, actor, suspect)
+
+
+def test_what_is_told_is_what_happened() -> None:
+    assert diagnose(died(CRASHED)).text.startswith("The actor is dead because its worker process has died.")
+    assert len(diagnose(OutOfMemoryError(MEMORY + " Consider this." * 100)).text) <= 400
