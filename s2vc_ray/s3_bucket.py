@@ -29,6 +29,7 @@ from s2vc_ray.s3_client import (
     no_bucket,
     retrying,
     s3_errors,
+    shared_client,
     was_repeated,
 )
 
@@ -39,9 +40,12 @@ _TOKEN, _MD5 = "s2vc-write", "s2vc-md5"
 class Bucket:
     """Requests to one bucket. Threads may share it. Every method raises as `Storage`'s do."""
 
-    def __init__(self, name: str, endpoint_url: str | None, patience: Patience) -> None:
+    def __init__(
+        self, name: str, endpoint_url: str | None, patience: Patience, *, shared: bool = False
+    ) -> None:
         self.name = name
         self.patience = patience
+        self._make_client = shared_client if shared else make_client
         self._endpoint_url = endpoint_url
         self._lock = threading.Lock()
         self._client: Any = None
@@ -52,7 +56,7 @@ class Bucket:
         """The boto3 client, made at the first request."""
         with self._lock:
             if self._client is None:
-                self._client = make_client(self._endpoint_url, self.patience)
+                self._client = self._make_client(self._endpoint_url, self.patience)
             return self._client
 
     @property

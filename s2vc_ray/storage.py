@@ -276,4 +276,4 @@ def _s3_object(uri: str, endpoint_url: str | None, patience: Patience | None) ->
     bucket, path = _split_s3(uri)
     # The prefix stays as written: keys that others made may hold what `check_key` forbids ours.
     prefix, _, key = path.rpartition("/")
-    return S3Storage(bucket, prefix, endpoint_url=endpoint_url, patience=patience), key
+    return S3Storage(bucket, prefix, endpoint_url=endpoint_url, patience=patience, shared=True), key

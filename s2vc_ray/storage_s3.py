@@ -40,6 +40,7 @@ class S3Storage:
         endpoint_url: an S3-compatible server; ``AWS_ENDPOINT_URL`` or AWS itself when ``None``.
         part_bytes: larger files are uploaded in parts of at least this size (S3 wants 5 MiB).
         patience: how long a failing store is asked again; ``None`` is `Patience.from_environment`.
+        shared: use the process's one client, for storages that are opened for a request or two.
     """
 
     def __init__(
@@ -50,13 +51,14 @@ class S3Storage:
         endpoint_url: str | None = None,
         part_bytes: int = _PART_BYTES,
         patience: Patience | None = None,
+        shared: bool = False,
     ) -> None:
         self.bucket = bucket
         self.prefix = prefix
         self.endpoint_url = endpoint_url
         self.part_bytes = part_bytes
         self.patience = patience or Patience.from_environment()
-        self._bucket = Bucket(bucket, endpoint_url, self.patience)
+        self._bucket = Bucket(bucket, endpoint_url, self.patience, shared=shared)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickle, (self.bucket, self.prefix, self.endpoint_url, self.part_bytes, self.patience)

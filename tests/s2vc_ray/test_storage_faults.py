@@ -14,10 +14,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from s2vc_ray import counters
+from s2vc_ray import counters, s3_client
 from s2vc_ray.backoff import Patience
 from s2vc_ray.errors import ConfigError, StorageError
-from s2vc_ray.storage import StoreUnavailable, open_source, open_storage
+from s2vc_ray.storage import StoreUnavailable, open_source, open_storage, stat_source
 from s2vc_ray.storage_s3 import S3Storage
 from tests.faulty_s3 import (
     Fault,
@@ -395,3 +395,19 @@ def test_a_source_is_read_through_faults_as_well(
     proxy.next("HEAD", answer(500, "InternalError"))
     with open_source(f"{storage.uri}/clip.mp4", endpoint_url=proxy.endpoint, patience=BRISK) as stream:
         assert stream.read() == DATA
+
+
+def test_sources_share_a_client_until_the_environment_changes(
+    storage: S3Storage, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    make = s3_client.make_client
+    monkeypatch.setattr(s3_client, "_shared", {})
+    monkeypatch.setattr(s3_client, "make_client", lambda *wanted: made.append(wanted) or make(*wanted))
+    storage.put("clip.mp4", DATA)
+    for _ in range(5):
+        stat_source(f"{storage.uri}/clip.mp4", endpoint_url=proxy.endpoint)
+    assert len(made) == 1
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
+    stat_source(f"{storage.uri}/clip.mp4", endpoint_url=proxy.endpoint)
+    assert len(made) == 2
