@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import cache
 from typing import Any
 
 import ray
 
 _PER_NODE = 4
+
+
+@cache
+def _task(function: Callable[..., Any]) -> Any:
+    """Ray sends a function's code once for each time it is made remote."""
+    return ray.remote(num_cpus=0, max_retries=-1, scheduling_strategy="SPREAD")(function)
 
 
 class RayTasks:
@@ -26,8 +33,7 @@ class RayTasks:
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run ``function`` on some node."""
-        task = ray.remote(function).options(num_cpus=0, max_retries=-1, scheduling_strategy="SPREAD")
-        future: Future[Any] = task.remote(*arguments).future()
+        future: Future[Any] = _task(function).remote(*arguments).future()
         return future
 
     def close(self) -> None:
