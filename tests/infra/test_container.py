@@ -89,6 +89,8 @@ def test_the_entry_point_is_the_command_and_the_environment_is_the_pods() -> Non
         "TMPDIR=/scratch",
     ):
         assert setting in environment
+    # What `ray up` runs, it runs in login shells, and those forget the image's PATH.
+    assert any("/etc/profile.d/s2vc.sh" in step.text for step in steps if step.name == "RUN")
 
 
 def test_constraints_pin_what_pyproject_asks_for() -> None:

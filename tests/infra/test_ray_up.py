@@ -6,9 +6,11 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import jsonschema
 import pytest
 import yaml
+from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 FOLDER = Path(__file__).parents[2] / "infra" / "ray-up"
@@ -64,6 +66,23 @@ def test_a_mistake_is_found(path: tuple[str, ...], value: Any) -> None:
 def test_a_head_of_no_known_type_is_found() -> None:
     with pytest.raises(ValueError, match="head_node_type"):
         prepared({**load("gcp"), "head_node_type": "hed"})
+
+
+def launch(node_config: dict[str, Any]) -> None:
+    """Check what Ray passes on to EC2, by EC2's own model of the request."""
+    shape = (
+        botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    )
+    report = ParamValidator().validate({**node_config, "MinCount": 1, "MaxCount": 1}, shape)
+    assert not report.has_errors(), report.generate_report()
+
+
+def test_ec2_understands_the_machines() -> None:
+    types = load("aws")["available_node_types"]
+    for node_type in types.values():
+        launch(node_type["node_config"])
+    with pytest.raises(AssertionError, match="InstanceMarketOption"):
+        launch({**types["gpu"]["node_config"], "InstanceMarketOption": {}})
 
 
 @pytest.mark.parametrize("name", ["aws", "gcp"])
