@@ -342,7 +342,7 @@ class RayExecutor:
     def _watch(self) -> None:
         """Copy late batches to idle workers, and end workers that hang."""
         now = time.monotonic()
-        # Before any batch has ended nobody knows what is usual: time to help, but not to give up.
+        # Before any batch has ended nobody knows what is usual: time to help, but not yet to give up.
         rate = statistics.median(self._rates) if self._rates else None
         idle = [member for member in self._pool.open if not member.work and not member.reserved]
         for flight in list(self._flights.values()):
@@ -352,7 +352,7 @@ class RayExecutor:
                 # Somebody else has long done it.
                 if now - job.done_at > max(self._pace.linger, 4 * (job.done_at - flight.since)):
                     self._end_hung(flight.member)
-            elif usual is not None and took > max(self._pace.hopeless, 40 * usual):
+            elif took > (24 * self._pace.hopeless if usual is None else max(self._pace.hopeless, 40 * usual)):
                 job.suspect = True
                 job.deaths += flight.alone
                 self._end_hung(flight.member)

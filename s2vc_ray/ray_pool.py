@@ -32,7 +32,8 @@ class Pace:
         idle: after which workers without work are given back.
         first_pause, longest_pause: before a lost worker is replaced or a batch sent again; doubles in between.
         linger: after which a batch is copied to an idle worker at the earliest; it is late at four times what its
-            size usually takes. ``hopeless``: after which its worker is ended at the earliest; at forty times.
+            size usually takes. ``hopeless``: after which its worker is ended at the earliest; at forty times, or
+            after 24 such spans while nobody knows what is usual.
         start: how long the job waits for its first worker; thereafter after how long one that does not come up is
             asked for anew.
         remind: between warnings that there are no workers.
