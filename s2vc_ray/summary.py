@@ -121,7 +121,7 @@ def _troubles(summary: Summary) -> list[str]:
         f"{what}: {tally(counts)}"
         for what, counts in (
             ("GOPs tried again", summary.retries),
-            ("met on the way", summary.counters),
+            ("counted on the way", summary.counters),
             ("sources with an error", summary.failures),
         )
         if counts

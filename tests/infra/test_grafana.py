@@ -236,6 +236,16 @@ def test_prometheus_reads_the_alerts_and_scrapes_the_driver() -> None:
     assert f"--metrics-port {port}" in (ROOT / "docs/observability.md").read_text()
 
 
+def test_prometheus_finds_pods_by_port_names_that_they_have() -> None:
+    config = yaml.safe_load((PROMETHEUS / "prometheus-kubernetes.yml").read_text())
+    cluster = (ROOT / "infra/kuberay/base/raycluster.yaml").read_text()
+    ports = set(re.findall(r"name: ([\w-]+), containerPort", cluster))
+    asked = {job["job_name"]: job["relabel_configs"][0]["regex"] for job in config["scrape_configs"]}
+    assert asked == {"s2vc": "job-metrics", "ray": "metrics"}
+    assert set(asked.values()) <= ports
+    assert config["rule_files"] == SCRAPE["rule_files"]
+
+
 def test_each_alarm_has_a_case_in_which_it_rings_and_one_in_which_it_does_not() -> None:
     cases = yaml.safe_load((PROMETHEUS / "alerts_test.yml").read_text())["tests"]
     checked = [check for case in cases for check in case["alert_rule_test"]]
@@ -244,6 +254,7 @@ def test_each_alarm_has_a_case_in_which_it_rings_and_one_in_which_it_does_not() 
         assert rings == {True, False}, rule["alert"]
 
 
+# Not for prometheus-kubernetes.yml: distributions build the tool without discovery in Kubernetes.
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool, of Prometheus, is not installed")
 @pytest.mark.parametrize(
     "arguments", [["check", "config", "prometheus.yml"], ["test", "rules", "alerts_test.yml"]], ids=" ".join

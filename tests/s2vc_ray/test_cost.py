@@ -98,7 +98,7 @@ def test_lines_for_people() -> None:
         "sources to archives 4 : 1; 5 GOPs were staged already",
         "held 2 worker-hours and 2 GPU-hours, encoder busy 90 %",
         "GOPs tried again: TimeoutError 2",
-        "met on the way: s3_retries 14",
+        "counted on the way: s3_retries 14",
         "sources with an error: SourceError 3",
         "cost 6 for 2 GPU-hours; 2 per hour of video; archives in place of sources save 1.5 TB, 30 a month; "
         "repaid in 0.2 months",
