@@ -28,6 +28,7 @@ from s2vc_ray.finish import finish_coded
 from s2vc_ray.flow import Flow
 from s2vc_ray.manifest import ManifestRow, write_part
 from s2vc_ray.plan import PlannedVideo, SourceFixity, plan_video
+from s2vc_ray.pool import WorkerPool
 from s2vc_ray.progress import Silent
 from s2vc_ray.results import VideoResult
 from s2vc_ray.rows import JobContext
@@ -89,6 +90,11 @@ class Sleepers:
         self._ends: list[tuple[float, int, GopBatch]] = []
         self._count = 0
         self._on_submit = on_submit
+
+    @property
+    def pool(self) -> WorkerPool:
+        """As many as were asked for."""
+        return WorkerPool(len(self._workers), len(self._workers))
 
     def start(self) -> CodecIdentity:
         """Nothing to load."""

@@ -1,11 +1,12 @@
 """Running GOP batches somewhere: the `Executor` seam, its in-process form, and dispatch for all forms.
 
 `Dispatch` owns the bounded window, retries and quarantine, so an executor only has to run one batch and
-report. To add one, implement four methods; `LocalExecutor` is the worked example::
+report. To add one, implement these; `LocalExecutor` is the worked example::
 
     executor.start()                      # -> the codec every worker will use
     executor.submit(batch)                # at most `window` batches at once
     executor.next_result(timeout)         # -> BatchResult of any submitted batch, or None: ask again
+    executor.pool                         # who works, for whoever watches
     executor.close()
 
 Failures of the application travel as values (`GopFailure`); an exception out of `next_result` means that the
@@ -19,7 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from s2vc_ray.pool import WorkerPool
 from s2vc_ray.staging import StagedGop, staging_key
+from s2vc_ray.usage import Usage
 from s2vc_ray.values import GopSpec
 
 
@@ -90,6 +93,10 @@ class GopWorker(Protocol):
         """Code and stage a batch. Raises nothing that a GOP can cause."""
         ...
 
+    def usage(self) -> Usage:
+        """How its time was spent so far."""
+        ...
+
 
 class Executor(Protocol):
     """Where batches run."""
@@ -97,6 +104,11 @@ class Executor(Protocol):
     @property
     def window(self) -> int:
         """How many batches may be under way at once; may grow as workers come up."""
+        ...
+
+    @property
+    def pool(self) -> WorkerPool:
+        """The workers it holds, and how they have spent their time."""
         ...
 
     def start(self) -> CodecIdentity:
@@ -129,6 +141,11 @@ class LocalExecutor:
         self._make_worker = make_worker
         self._worker: GopWorker | None = None
         self._submitted: deque[GopBatch] = deque()
+
+    @property
+    def pool(self) -> WorkerPool:
+        """The one worker."""
+        return WorkerPool(1, 1, usage=self._worker.usage()) if self._worker else WorkerPool(0, 0)
 
     def start(self) -> CodecIdentity:
         """Load the codec here."""

@@ -31,6 +31,7 @@ from s2vc_ray.sources import Source
 from s2vc_ray.staging import StagedGop
 from s2vc_ray.storage import Storage
 from s2vc_ray.tasks import TaskPool
+from s2vc_ray.values import VideoInfo
 
 _LEAST_QUEUED = 256
 """GOPs that are planned ahead at least."""
@@ -79,6 +80,7 @@ class Flow:
         self._job = job
         self._sources = enumerate(sources)
         self._storage = storage
+        self._executor = executor
         self._tasks = tasks
         self._reporter = reporter
         self._batch = batch
@@ -108,6 +110,7 @@ class Flow:
         report = JobReport(
             self._job.job, self._job.config_hash, seconds, self._tally.totals, self._tally.videos()
         )
+        self._reporter.pool(self._executor.pool)
         self._reporter.finished(report)
         return report
 
@@ -170,7 +173,8 @@ class Flow:
             self._end(place, skipped(plan))
 
     def _open_video(self, place: int, video: PlannedVideo) -> None:
-        self._reporter.planned(video.source.video_id, video.source.name, video.info.frames, len(video.specs))
+        source, info = video.source, video.info
+        self._reporter.planned(source.video_id, source.name, info.frames, len(video.specs), _seconds(info))
         open_ = _Open(place, video, {gop.index: gop for gop in video.staged})
         self._open[video.source.video_id] = open_
         for gop in video.staged:
@@ -214,6 +218,7 @@ class Flow:
         if now - self._reported < _REPORT_SECONDS:
             return
         self._reported = now
+        self._reporter.pool(self._executor.pool)
         self._reporter.flow(
             FlowDepths(
                 planning=len(self._planning),
@@ -223,6 +228,11 @@ class Flow:
                 committing=len(self._finishing),
             )
         )
+
+
+def _seconds(info: VideoInfo) -> float | None:
+    """How long a video plays."""
+    return float((info.pts[-1] - info.pts[0] + info.last_duration) * info.time_base) if info.pts else None
 
 
 def _blame(video: PlannedVideo, failures: list[GopFailure]) -> VideoFailure:

@@ -15,6 +15,7 @@ from s2vc_ray.executor import (
     LocalExecutor,
 )
 from s2vc_ray.staging import StagedGop
+from s2vc_ray.usage import Usage
 from s2vc_ray.values import GopSpec
 from tests.fakes import staged_gop
 
@@ -37,6 +38,9 @@ class ScriptedWorker:
     def encode(self, batch: GopBatch) -> BatchResult:
         self.sizes.append(len(batch.tasks))
         return BatchResult(batch, tuple(self._one(one, batch.attempt) for one in batch.tasks))
+
+    def usage(self) -> Usage:
+        return Usage()
 
     def _one(self, gop: GopTask, attempt: int) -> GopOutcome:
         index = gop.spec.index
