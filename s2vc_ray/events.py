@@ -23,6 +23,7 @@ from s2vc_ray.executor import GopFailure
 from s2vc_ray.pool import WorkerPool
 from s2vc_ray.redact import redacted
 from s2vc_ray.results import FlowDepths, JobReport, VideoResult
+from s2vc_ray.sources import Source
 from s2vc_ray.staging import StagedGop
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -138,6 +139,7 @@ class EventLog:
         self._write(
             logging.ERROR if failed else logging.WARNING if result.error_class else logging.INFO,
             "video_done",
+            video=Source(result.uri, result.name).video_id,
             source=redacted(result.uri),
             name=redacted(result.name),
             status=result.status,

@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, field, replace
 
 from s2vc_ray.executor import GopFailure
 from s2vc_ray.pool import WorkerPool
 from s2vc_ray.results import FlowDepths, JobReport, VideoResult
+from s2vc_ray.sources import Source
 from s2vc_ray.staging import StagedGop
 from s2vc_ray.usage import Usage
 
 _RECENT_SECONDS = 120.0
 _MOST_CLASSES = 50
 """Error classes counted apart; more would be a label without bound."""
-_MOST_OPEN = 65536
-"""Videos remembered while they are coded; of those with a failed GOP the end is not told, so the oldest go first."""
 
 
 @dataclass(slots=True)
@@ -104,11 +103,10 @@ class Counts:
 
 @dataclass(slots=True)
 class _Video:
-    """A video that is being coded. Once one of its GOPs has failed, no frames of it are left to do."""
+    """What is left to do of a video that is being coded, and the duration of its frames."""
 
     frames_left: int
     frame_seconds: float
-    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +132,7 @@ class JobMeter:
         self._begun = self._poured = clock()
         self._ended: float | None = None
         self._recent: deque[_Moment] = deque([_Moment(self._begun, 0, Usage())])
-        self._open: OrderedDict[str, _Video] = OrderedDict()
+        self._open: dict[str, _Video] = {}
 
     def started(self, job: str, sources: int) -> None:
         """The clock starts here."""
@@ -153,8 +151,6 @@ class JobMeter:
             counts.planned_frames += frames
             counts.moved = time.time()
             self._open[video_id] = _Video(frames, (seconds or 0.0) / max(1, frames))
-            if len(self._open) > _MOST_OPEN:
-                self._open.popitem(last=False)
 
     def gop_done(self, gop: StagedGop, *, resumed: bool) -> None:
         """Add to what is done; bytes, frames and seconds only of what this run has coded."""
@@ -173,14 +169,9 @@ class JobMeter:
             self._remember()
 
     def gop_failed(self, failure: GopFailure, *, final: bool) -> None:
-        """Count a retry, or a GOP given up: with it goes what is left of its video."""
+        """Count a retry, or a GOP given up."""
         with self._lock:
-            counts = self._counts
-            _add(counts.gops_failed if final else counts.retries, failure.error_class)
-            video = self._open.get(failure.task.spec.video_id)
-            if final and video is not None:
-                counts.frames_settled += video.frames_left
-                video.frames_left, video.failed = 0, True
+            _add(self._counts.gops_failed if final else self._counts.retries, failure.error_class)
 
     def flow(self, depths: FlowDepths) -> None:
         """Keep the latest."""
@@ -199,9 +190,11 @@ class JobMeter:
             self._remember()
 
     def video_done(self, result: VideoResult) -> None:
-        """Count its end, and what its archive saves."""
+        """Count its end, and what its archive saves. What was not coded of it never will be."""
         with self._lock:
             counts = self._counts
+            left = self._open.pop(Source(result.uri, result.name).video_id, None)
+            counts.frames_settled += left.frames_left if left else 0
             counts.videos[result.status] += 1
             if result.error_class:
                 _add(counts.failures, result.error_class)
@@ -247,8 +240,6 @@ class JobMeter:
         taken = min(frames, video.frames_left)
         video.frames_left -= taken
         self._counts.frames_settled += taken
-        if not video.frames_left and not video.failed:
-            del self._open[video_id]
         return video.frame_seconds
 
     def _now(self) -> float:

@@ -13,6 +13,7 @@ import pytest
 from s2vc_ray import events
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.events import EventLog
+from s2vc_ray.sources import Source
 from tests.job_events import DEPTHS, POOL, ended, failure, gop, tell_job
 
 
@@ -75,6 +76,7 @@ def test_failures_carry_their_class_and_level(tmp_path: Path) -> None:
     )
     failed = [line for line in logged(tmp_path / "b.log") if line.get("status") == "failed"]
     assert [(line["level"], line["error_class"]) for line in failed] == [("error", "SourceError")]
+    assert failed[0]["video"] == Source(failed[0]["source"], failed[0]["name"]).video_id
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 
 from s2vc_ray.job_meter import JobMeter
 from s2vc_ray.pool import WorkerPool
+from s2vc_ray.sources import Source
 from s2vc_ray.usage import Usage
 from tests.job_events import USAGE, Clock, ended, failure, gop, tell_job
 
@@ -30,18 +31,17 @@ def test_a_whole_job_is_counted() -> None:
     assert (counts.source_bytes, counts.archive_bytes) == (4000, 500)
 
 
-def test_a_failed_gop_settles_its_whole_video_once() -> None:
+def test_what_is_not_coded_of_a_failed_video_is_settled_at_its_end() -> None:
     meter = JobMeter()
-    meter.planned("v", "a", 30, 3)
-    meter.gop_done(gop(0), resumed=False)
-    meter.gop_failed(failure(1), final=False)
-    assert meter.read().frames_settled == 10
-    meter.gop_failed(failure(1), final=True)
+    end = ended("v.mp4", "failed")
+    video = Source(end.uri, end.name).video_id
+    meter.planned(video, "v.mp4", 30, 3)
+    meter.gop_done(gop(0, video), resumed=False)
+    meter.gop_failed(failure(1, video=video), final=False)
+    meter.gop_failed(failure(1, video=video), final=True)
+    assert (meter.read().frames_settled, meter.read().gops_failed) == (10, {"TimeoutError": 1})
+    meter.video_done(end)
     assert meter.read().frames_settled == 30
-    meter.gop_done(gop(2), resumed=False)
-    meter.gop_failed(failure(1), final=True)
-    assert meter.read().frames_settled == 30
-    assert meter.read().gops_failed == {"TimeoutError": 2}
 
 
 def test_what_workers_cost_is_what_was_held_over_time() -> None:
@@ -153,18 +153,17 @@ def test_a_reader_keeps_what_it_read() -> None:
 def test_memory_does_not_grow_with_videos_gops_or_kinds_of_error() -> None:
     clock = Clock()
     meter = JobMeter(clock)
-    for number in range(70_000):
+    for number in range(5000):
         clock.now += 1
-        meter.planned(f"v{number}", "a", 20, 2, 1.0)
-        meter.gop_failed(failure(0, f"Error{number}", video=f"v{number}"), final=True)
-        meter.gop_done(gop(1, f"v{number}"), resumed=False)
-    assert len(meter._open) <= 65536
+        end = ended(f"{number}.mp4", "failed" if number % 2 else "ok")
+        video = Source(end.uri, end.name).video_id
+        meter.planned(video, "a", 20, 2, 2.0)
+        meter.gop_failed(failure(0, f"Error{number}", video=video), final=True)
+        meter.gop_done(gop(1, video), resumed=False)
+        meter.video_done(end)
+    assert not meter._open
     assert len(meter._recent) < 130
-    assert len(meter.read().gops_failed) == 51
-    assert meter.read().gops_failed.total() == 70_000
-    done = JobMeter()
-    for number in range(1000):
-        done.planned(f"v{number}", "a", 10, 1, 1.0)
-        done.gop_done(gop(0, f"v{number}"), resumed=False)
-    assert not done._open
-    assert done.read().video_seconds == pytest.approx(1000)
+    counts = meter.read()
+    assert (len(counts.gops_failed), counts.gops_failed.total()) == (51, 5000)
+    assert counts.frames_settled == counts.planned_frames
+    assert counts.video_seconds == pytest.approx(5000)
