@@ -24,9 +24,9 @@ from s2vc_ray.pool import WorkerPool
 from s2vc_ray.redact import redacted
 from s2vc_ray.results import FlowDepths, JobReport, VideoResult
 from s2vc_ray.staging import StagedGop
-from s2vc_ray.summary import sentences, sum_up
+from s2vc_ray.summary import describe, sentences, sum_up, summarise
 from s2vc_ray.words import share
-from s2vc_ray.words import size as size
+from s2vc_ray.words import size as size  # tables and status know it from here
 
 _BURST = 200
 _STATUS_SECONDS = 60.0
@@ -311,28 +311,3 @@ class _Allowance:
         """How many lines were refused since last asked."""
         left_out, self._left_out = self._left_out, 0
         return left_out
-
-
-def describe(result: VideoResult) -> str:
-    """One source's end in one line."""
-    if result.status == "failed":
-        return f"{result.name}: FAILED, {result.error_class}: {result.error}"
-    if result.status == "skipped":
-        whole = f"PARTIAL: {result.error}" if result.error else f"{result.archive} is complete"
-        return f"{result.name}: skipped, {whole}"
-    lost = f", PARTIAL: {result.error}" if result.error else ""
-    return (
-        f"{result.name}: {result.frames} frames, {size(result.source_bytes)} -> "
-        f"{size(result.archive_bytes)}, {result.bpp or 0:.4f} bpp{lost}"
-    )
-
-
-def summarise(report: JobReport) -> str:
-    """A job's ends in one line."""
-    line = (
-        f"{report.count('ok')} compressed, {report.count('partial')} in part, {report.count('skipped')} skipped, "
-        f"{report.count('failed')} failed in {report.seconds:.1f} s"
-    )
-    if report.totals.frames:
-        line += f"; {size(report.totals.source_bytes)} -> {size(report.totals.archive_bytes)}"
-    return line

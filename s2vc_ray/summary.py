@@ -1,4 +1,4 @@
-"""A finished job in figures: for the last lines on the terminal and for ``--json``. Pure functions over values."""
+"""What a video and a job came to, in figures and in lines for people. Pure functions over values."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from s2vc_ray.cost import Cost, Prices, cost_of
 from s2vc_ray.counters import Sample
 from s2vc_ray.job_meter import Counts
+from s2vc_ray.results import JobReport, VideoResult
 from s2vc_ray.words import duration, few, share, size, tally
 
 
@@ -82,6 +83,31 @@ def sum_up(counts: Counts, samples: Iterable[Sample] = (), prices: Prices | None
 def sentences(summary: Summary) -> list[str]:
     """A summary in a few lines; what is not known or did not happen is left out."""
     return [line for line in (_coded(summary), _held(summary), *_troubles(summary), _priced(summary)) if line]
+
+
+def describe(result: VideoResult) -> str:
+    """One source's end in one line."""
+    if result.status == "failed":
+        return f"{result.name}: FAILED, {result.error_class}: {result.error}"
+    if result.status == "skipped":
+        whole = f"PARTIAL: {result.error}" if result.error else f"{result.archive} is complete"
+        return f"{result.name}: skipped, {whole}"
+    lost = f", PARTIAL: {result.error}" if result.error else ""
+    return (
+        f"{result.name}: {result.frames} frames, {size(result.source_bytes)} -> "
+        f"{size(result.archive_bytes)}, {result.bpp or 0:.4f} bpp{lost}"
+    )
+
+
+def summarise(report: JobReport) -> str:
+    """A job's ends in one line."""
+    line = (
+        f"{report.count('ok')} compressed, {report.count('partial')} in part, {report.count('skipped')} skipped, "
+        f"{report.count('failed')} failed in {report.seconds:.1f} s"
+    )
+    if report.totals.frames:
+        line += f"; {size(report.totals.source_bytes)} -> {size(report.totals.archive_bytes)}"
+    return line
 
 
 def named(sample: Sample) -> str:
