@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``python -m jobs.bench speed``, ``… quality --clips DIR``."""
+"""Command line of the benchmarks: ``python -m jobs.bench speed``, ``… quality --clips DIR``, ``… chaos``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.bench_anchors import ANCHORS
+from jobs.bench_chaos import ChaosOptions, print_chaos
 from jobs.bench_clips import ClipPolicy, find_clips
 from jobs.bench_quality import QualityOptions, run_quality
 from jobs.bench_report import RowsFile, print_report, write_report
@@ -126,6 +127,23 @@ def speed(
         print_speed(options, load_s2vc, contents(size))
     except (S2vcError, ModelError) as error:
         _fail(error)
+
+
+@app.command()
+def chaos(
+    runs: Annotated[int, typer.Option(help="How many runs.")] = ChaosOptions().runs,
+    seed: Annotated[int, typer.Option(help="Seed of the first; the others count up from it.")] = 1,
+    limit: Annotated[float, typer.Option(help="Seconds after which a run is given up.")] = ChaosOptions().limit,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for results and the drivers' logs.")] = None,
+) -> None:
+    """Compress on a simulated cluster whose actors, nodes, driver and S3 server are killed at random."""
+    try:
+        clean = print_chaos(ChaosOptions(runs, seed, limit, out), console, as_json=as_json)
+    except (S2vcError, ModelError) as error:
+        _fail(error)
+    if not clean:
+        raise typer.Exit(1)
 
 
 def print_speed(options: SpeedOptions, load: CodecLoader, runs: list[tuple[str, str]]) -> None:
