@@ -14,6 +14,7 @@ from rich.table import Table
 
 from s2vc_ray.errors import ObjectMissing
 from s2vc_ray.progress import size
+from s2vc_ray.redact import redacted
 from s2vc_ray.storage import Storage, open_storage
 from s2vc_ray.survey import Survey, is_our_write, survey
 
@@ -98,7 +99,7 @@ def status_tables(report: StatusReport) -> Group:
         if state == "done":
             continue
         for entry in entries:
-            details.add_row(state, shown(str(entry["name"])), shown(_what(entry)))
+            details.add_row(state, shown(redacted(str(entry["name"]))), shown(redacted(_what(entry))))
         if report.counts[state] > len(entries):
             details.add_row(state, f"... and {report.counts[state] - len(entries)} more", "")
     for error_class, number in sorted(report.errors.items(), key=lambda item: -item[1]):

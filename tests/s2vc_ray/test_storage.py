@@ -163,6 +163,46 @@ def test_delete_removes_only_its_key(storage: Storage) -> None:
     assert storage.put("s/1", b"again")
 
 
+def test_many_are_deleted_and_the_rest_stays(storage: Storage) -> None:
+    for number in range(5):
+        storage.put(f"s/{number}", b"x")
+    storage.delete_many(f"s/{number}" for number in (0, 2, 4, 99))
+    assert sorted(found.key for found in storage.list()) == ["s/1", "s/3"]
+    storage.delete_many([])
+    with pytest.raises(StorageError, match="key"):
+        storage.delete_many(["../s"])
+
+
+def test_the_stores_clock_is_that_of_its_objects(storage: Storage) -> None:
+    storage.put("k", b"x")
+    found = storage.stat("k")
+    assert found is not None
+    assert abs(storage.now() - found.mtime) < 60
+    assert [found.key for found in storage.list()] == ["k"], "asking leaves nothing behind"
+    assert list(storage.unfinished()) == []
+
+
+def test_unfinished_writes_are_told_and_discarded(storage: Storage, tmp_path: Path) -> None:
+    storage.put("a/k", b"x")
+    if isinstance(storage, S3Storage):
+        for key in ("a/one", "b/two"):
+            storage._client.create_multipart_upload(Bucket=storage.bucket, Key=f"{storage.prefix}/{key}")
+    else:
+        for key in ("a/.one.s2vc-tmp", "b/.two.s2vc-tmp"):
+            (tmp_path / "store" / key).parent.mkdir(exist_ok=True)
+            (tmp_path / "store" / key).touch()
+    found = sorted(storage.unfinished(), key=lambda write: write.key)
+    assert [write.key[0] for write in found] == ["a", "b"]
+    assert all(abs(storage.now() - write.since) < 60 for write in found)
+    assert [write.key[0] for write in storage.unfinished("a/")] == ["a"]
+    storage.discard(found[0])
+    storage.discard(found[0])
+    assert [write.key[0] for write in storage.unfinished()] == ["b"]
+    assert storage.sweep(older_than=3600) == 0
+    assert storage.sweep(older_than=-60) == 1
+    assert [found.key for found in storage.list()] == ["a/k"]
+
+
 def test_storages_pickle_and_their_uri_opens_them(storage: Storage, uri: str) -> None:
     storage.put("k", b"v")
     assert pickle.loads(pickle.dumps(storage)).read("k") == b"v"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,14 +38,45 @@ def test_a_writer_killed_before_publishing_leaves_no_object(tmp_path: Path) -> N
     assert storage.put("a/k", b"y")
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_space(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("call", ["fsync", "link"])
+def test_a_disk_that_is_full_at_the_end_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, call: str
+) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(StorageError, match="No space left"):
+    monkeypatch.setattr(os, call, no_space)
+    with pytest.raises(
+        StorageError, match=f"{os.strerror(number)}; nothing was left half-written: make room"
+    ):
         LocalStorage(tmp_path).put("k", b"x")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_disk_that_is_full_midway_leaves_what_was_there(tmp_path: Path, overwrite: bool) -> None:
+    """The limit on file sizes stands for the disk's: the kernel itself stops the write after a megabyte."""
+    storage = LocalStorage(tmp_path / "out")
+    if overwrite:
+        storage.put("a/k", b"old")
+    (tmp_path / "big").write_bytes(bytes(3 << 20))
+    script = (
+        "import resource, sys\n"
+        "from s2vc_ray.errors import StorageError\n"
+        "from s2vc_ray.storage_local import LocalStorage\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
+        "storage = LocalStorage(sys.argv[1])\n"
+        "for put in (lambda: storage.put_file('a/k', sys.argv[2], overwrite=True),\n"
+        "            lambda: storage.put('a/k', bytes(3 << 20), overwrite=True)):\n"
+        "    try: put()\n"
+        "    except StorageError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", script, str(storage.root), str(tmp_path / "big")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.count("nothing was left half-written: make room") == 2
+    assert [path.name for path in storage.root.rglob("*") if path.is_file()] == (["k"] if overwrite else [])
+    assert storage.stat("a/k") is None or storage.read("a/k") == b"old"
 
 
 def test_racers_that_publish_at_one_moment_have_one_winner(
@@ -164,6 +196,21 @@ def test_an_unreadable_folder_is_a_clear_error(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(StorageError, match=r"cannot list .*: Permission denied"):
         list(LocalStorage(tmp_path).list())
+
+
+def test_a_folder_that_cannot_be_written_to_is_as_old_as_this_machine_says(tmp_path: Path) -> None:
+    assert abs(LocalStorage(tmp_path / "none").now() - time.time()) < 60
+    assert not (tmp_path / "none").exists()
+
+
+def test_only_hidden_temporary_files_are_ours(tmp_path: Path) -> None:
+    (tmp_path / "visible.s2vc-tmp").touch()
+    (tmp_path / ".link.s2vc-tmp").symlink_to(tmp_path / "visible.s2vc-tmp")
+    (tmp_path / ".folder.s2vc-tmp").mkdir()
+    storage = LocalStorage(tmp_path)
+    assert list(storage.unfinished()) == []
+    assert storage.sweep(older_than=-60) == 0
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_relative_root_is_fixed_when_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
