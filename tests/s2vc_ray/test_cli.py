@@ -129,3 +129,41 @@ def test_planning_modules_import_neither_torch_nor_ray() -> None:
 def test_jobs_are_the_same_commands(job: str) -> None:
     done = subprocess.run([sys.executable, "-m", job, "--help"], capture_output=True, text=True, check=True)
     assert f"s2vc {job.removeprefix('jobs.')} " in done.stdout
+
+
+def test_a_job_is_watched_from_the_command_line(
+    s2vc: Call, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "job.log"
+    watched = ["--log", log, "--log-level", "debug", "--metrics-port", 0, "--price-per-hour", 3600]
+    assert s2vc("compress", clip, tmp_path / "out", "--json", *watched, *OPTIONS) == 0
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    assert (summary["gops"], summary["frames"]) == (3, 20)
+    assert summary["video_hours"] == pytest.approx(20 / 25 / 3600)
+    assert summary["cost"]["unit"] == "worker"
+    assert summary["cost"]["total"] == pytest.approx(summary["worker_hours"] * 3600)
+    assert 0 < summary["encoder_busy"] <= 1
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert (events[0], events.count("gop_done"), events[-1]) == ("job_started", 3, "job_finished")
+    assert s2vc("compress", clip, tmp_path / "out", "--log", "-", *OPTIONS) == 0
+    assert json.loads(capsys.readouterr().err.splitlines()[-1])["event"] == "job_finished"
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--log-level", "loud", "--log", "-"], ["--metrics-port", 70000], ["--price-per-hour", -1]]
+)
+def test_bad_ways_of_watching_exit_2(s2vc: Call, clip: Path, tmp_path: Path, wrong: list[object]) -> None:
+    assert s2vc("compress", clip, tmp_path / "out", *wrong, *OPTIONS) == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("workers", "says"),
+    [("many", "such as 4"), ("3:2", "MIN <= MAX"), (":", "such as 4"), ("-1", "such as 4")],
+)
+def test_a_pool_that_cannot_be_is_refused(
+    s2vc: Call, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: str, says: str
+) -> None:
+    assert s2vc("compress", clip, tmp_path / "out", *OPTIONS, f"--workers={workers}") == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
