@@ -8,9 +8,10 @@ else anybody keeps there are never named in a request that deletes. Ages are by 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from s2vc_ray.storage import ObjectStat, Storage, open_storage
+from s2vc_ray.storage import ObjectStat, Storage, Unfinished, open_storage
 from s2vc_ray.survey import StagedVideo, is_our_write, is_staged_gop, survey
 
 
@@ -72,12 +73,19 @@ def collect(destination: Storage | str, *, older_than: float, dry_run: bool = Fa
                 report.removed.append(
                     Removed(video.prefix, len(going), sum(item.size for item in going), why)
                 )
-    for write in storage.unfinished():
-        if is_our_write(write) and write.since <= limit:
-            if not dry_run:
-                storage.discard(write)
-            report.removed.append(Removed(write.key, 1, 0, "begun long ago and never finished"))
+    for write in abandoned(storage, limit):
+        if not dry_run:
+            storage.discard(write)
+        report.removed.append(Removed(write.key, 1, 0, "begun long ago and never finished"))
     return report
+
+
+def abandoned(storage: Storage, limit: float) -> Iterator[Unfinished]:
+    """Writes of ours that were begun before ``limit`` (POSIX seconds on the store's clock) and never finished.
+
+    Others' uploads into the same folder are theirs, however old.
+    """
+    return (write for write in storage.unfinished() if is_our_write(write) and write.since <= limit)
 
 
 def _going(storage: Storage, video: StagedVideo, limit: float) -> list[ObjectStat]:
