@@ -19,6 +19,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from typer.main import get_command
 
 from s2vc_ray.cli import app
+from s2vc_ray.config import parse_workers
 from tests.infra.kuberay_schema import SCHEMAS
 from tests.infra.kustomize import Resource, pod_specs, render
 
@@ -280,3 +281,11 @@ def test_a_job_cleans_up_after_itself_and_its_command_is_one_of_ours(place: str)
     names = [group["groupName"] for group in spec["rayClusterSpec"]["workerGroupSpecs"]]
     group = spec["rayClusterSpec"]["workerGroupSpecs"][names.index("cpu" if place == "cpu-only" else "gpu")]
     assert options["threads"] <= int(ray_container(group)["resources"]["limits"]["cpu"])
+    low, high = parse_workers(options["workers"])
+    assert group["minReplicas"] <= low < high <= group["maxReplicas"]
+    ports = {
+        port["name"]: port["containerPort"]
+        for port in ray_container(spec["rayClusterSpec"]["headGroupSpec"])["ports"]
+    }
+    assert (options["metrics_host"], options["metrics_port"]) == ("0.0.0.0", ports["job-metrics"])
+    assert options["log"] == "-"
