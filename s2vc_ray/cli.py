@@ -278,9 +278,9 @@ def gc(
     s2vc gc s3://bucket/compressed --older-than 3d
     """
     from s2vc_ray.gc import collect
-    from s2vc_ray.progress import size
     from s2vc_ray.status import shown
     from s2vc_ray.survey import parse_age
+    from s2vc_ray.words import size
 
     storage = open_storage(destination, patience=_patience())
     report = collect(storage, older_than=parse_age(older_than), dry_run=dry_run)

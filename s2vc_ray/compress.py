@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from s2vc_ray.config import JobConfig
@@ -17,7 +17,7 @@ from s2vc_ray.flow import Flow
 from s2vc_ray.progress import Reporter, Silent
 from s2vc_ray.results import JobReport
 from s2vc_ray.rows import JobContext
-from s2vc_ray.sources import iter_sources
+from s2vc_ray.sources import Source, iter_sources
 from s2vc_ray.storage import open_storage
 from s2vc_ray.tasks import TaskPool, ThreadTasks
 from s2vc_ray.worker import CodecLoader, Worker, load_s2vc
@@ -52,7 +52,12 @@ def compress(
         ConfigError: the job cannot start: bad sources, destination, model or cluster.
         S2vcError: the destination or the cluster is gone; what was done stays done.
     """
-    found = iter_sources(sources)
+
+    def listing() -> Iterator[Source]:
+        return iter_sources(sources)
+
+    # What is wrong with an argument shows before anything is started.
+    listing()
     storage = open_storage(destination)
     executor = executor or make_executor(storage.uri, config, load_codec)
     try:
@@ -63,7 +68,7 @@ def compress(
         tasks = make_tasks(config)
         try:
             batch = config.batch_on(codec.device)
-            return Flow(job, found, storage, executor, tasks, reporter or Silent(), batch).run()
+            return Flow(job, listing, storage, executor, tasks, reporter or Silent(), batch).run()
         finally:
             tasks.close()
     finally:

@@ -12,7 +12,7 @@ again, and it goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -61,7 +61,8 @@ class Flow:
     """One run of a job.
 
     Args:
-        sources: read as they are needed.
+        listing: lists all sources; read as they are needed. Called twice when the manifest knows any of them: those it
+            knows come second, for they are probably done, and looking takes longer than finding one that is not.
         executor: started.
         tasks: where planning and finishing run.
         batch: most GOPs of a batch.
@@ -70,7 +71,7 @@ class Flow:
     def __init__(
         self,
         job: JobContext,
-        sources: Iterator[Source],
+        listing: Callable[[], Iterator[Source]],
         storage: Storage,
         executor: Executor,
         tasks: TaskPool,
@@ -78,7 +79,8 @@ class Flow:
         batch: int,
     ) -> None:
         self._job = job
-        self._sources = enumerate(sources)
+        self._listing = listing
+        self._sources = self._new_first()
         self._storage = storage
         self._executor = executor
         self._tasks = tasks
@@ -161,6 +163,13 @@ class Flow:
             self._take_plan(self._planning.pop(plan), plan.result())
         for end in [end for end in self._finishing if end.done()]:
             self._end(self._finishing.pop(end), end.result())
+
+    def _new_first(self) -> Iterator[tuple[int, Source]]:
+        """Every source and its place in the listing, those without a manifest part before those with one."""
+        for known in (False, True) if len(self._parts) else (False,):
+            for place, source in enumerate(self._listing()):
+                if bool(self._parts.keys(source.video_id)) == known:
+                    yield place, source
 
     def _take_plan(self, place: int, plan: PlannedVideo | PublishedVideo | VideoFailure) -> None:
         if isinstance(plan, PlannedVideo):

@@ -26,7 +26,6 @@ from s2vc_ray.results import FlowDepths, JobReport, VideoResult
 from s2vc_ray.staging import StagedGop
 from s2vc_ray.summary import describe, sentences, sum_up, summarise
 from s2vc_ray.words import share
-from s2vc_ray.words import size as size  # tables and status know it from here
 
 _BURST = 200
 _STATUS_SECONDS = 60.0

@@ -13,10 +13,10 @@ from rich.console import Group
 from rich.table import Table
 
 from s2vc_ray.errors import ObjectMissing
-from s2vc_ray.progress import size
 from s2vc_ray.redact import redacted
 from s2vc_ray.storage import Storage, open_storage
 from s2vc_ray.survey import Survey, is_our_write, survey
+from s2vc_ray.words import size
 
 STATES = {
     "done": "described in the manifest, and there",

@@ -9,7 +9,7 @@ import pyarrow as pa
 from rich.table import Table
 
 from s2vc_ray.archive import ArchiveReader
-from s2vc_ray.progress import size
+from s2vc_ray.words import size
 
 _MEANS = ("psnr_mean", "ms_ssim_mean", "lpips_alex_mean")
 _WORSTS = {"psnr_worst": min, "ms_ssim_worst": min, "lpips_alex_worst": max}

@@ -15,6 +15,7 @@ from s2vc_ray.errors import StorageError
 from s2vc_ray.executor import LocalExecutor
 from s2vc_ray.flow import Flow
 from s2vc_ray.manifest import read_manifest
+from s2vc_ray.plan import plan_video
 from s2vc_ray.progress import Silent
 from s2vc_ray.results import FlowDepths, JobReport
 from s2vc_ray.rows import JobContext
@@ -60,7 +61,7 @@ def run(
     job = JobContext("j", datetime.now(UTC), CONFIG, executor.start())
     watching, tasks = Watching(), ThreadTasks(4)
     try:
-        return Flow(job, sources, storage, executor, tasks, watching, batch).run(), watching
+        return Flow(job, lambda: sources, storage, executor, tasks, watching, batch).run(), watching
     finally:
         tasks.close()
 
@@ -104,7 +105,7 @@ def test_sources_are_listed_only_as_the_stages_empty(clips: list[Source], tmp_pa
     executor = LocalExecutor(lambda: Worker(storage.uri, CONFIG, load_codec=load_fake))
     job = JobContext("j", datetime.now(UTC), CONFIG, executor.start())
     tasks = ThreadTasks(2)
-    report = Flow(job, endless(), storage, executor, tasks, Counting(), 1).run()
+    report = Flow(job, endless, storage, executor, tasks, Counting(), 1).run()
     tasks.close()
     assert report.count("failed") == len(listed) == 60
 
@@ -136,6 +137,27 @@ def test_a_lost_gop_ends_its_video_once_and_leaves_the_rest_untried(
     assert set(tried) == {0}, "a lost video's other GOPs are not worth coding"
     (row,) = read_manifest(str(tmp_path)).to_pylist()
     assert (row["status"], row["gop_index"], row["attempts"]) == ("failed", 0, CONFIG.attempts)
+
+
+def test_a_resumed_job_begins_with_what_is_new(clips: list[Source], tmp_path: Path) -> None:
+    run(iter(clips[:3]), tmp_path)
+    order: list[str] = []
+
+    class Noting(ThreadTasks):
+        def submit(self, function: Any, *arguments: Any) -> Any:
+            if function is plan_video:
+                order.append(arguments[0].name)
+            return super().submit(function, *arguments)
+
+    storage = open_storage(str(tmp_path))
+    executor = LocalExecutor(lambda: Worker(storage.uri, CONFIG, load_codec=load_fake))
+    job = JobContext("j2", datetime.now(UTC), CONFIG, executor.start())
+    tasks = Noting(2)
+    report = Flow(job, lambda: iter(clips), storage, executor, tasks, Silent(), 1).run()
+    tasks.close()
+    assert order == ["3.mp4", "0.mp4", "1.mp4", "2.mp4"]
+    assert [video.status for video in report.videos] == ["skipped", "skipped", "skipped", "ok"]
+    assert [video.name for video in report.videos] == [clip.name for clip in clips]
 
 
 def test_depths_are_told(clips: list[Source], tmp_path: Path) -> None:
