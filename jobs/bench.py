@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``python -m jobs.bench speed``, ``… quality --clips DIR``, ``… chaos``."""
+"""Command line of the benchmarks: ``python -m jobs.bench speed``, ``… quality --clips DIR``, ``… chaos``, …"""
 
 from __future__ import annotations
 
@@ -144,6 +144,31 @@ def chaos(
         _fail(error)
     if not clean:
         raise typer.Exit(1)
+
+
+@app.command()
+def scale(
+    videos: Annotated[int, typer.Option(help="Synthetic videos.")] = 50_000,
+    gops: Annotated[int, typer.Option(help="GOPs of each.")] = 20,
+    resume: Annotated[bool, typer.Option(help="Also a job that is half done; writes that many files.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Time and memory of the driver for each GOP, and how soon a half-done job starts to work again."""
+    from jobs.bench_scale import ScaleOptions, print_scale
+
+    print_scale(ScaleOptions(videos, gops), resume, console, as_json=as_json)
+
+
+@app.command()
+def workers(
+    counts: Annotated[str, typer.Option(help="Numbers of workers.")] = "2,4,8",
+    seconds: Annotated[float, typer.Option(help="What a GOP takes.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Throughput over the number of workers, whose codec only sleeps; and the same work through Ray Data."""
+    from jobs.bench_workers import print_workers
+
+    print_workers(_numbers(counts), seconds, console, as_json=as_json)
 
 
 def print_speed(options: SpeedOptions, load: CodecLoader, runs: list[tuple[str, str]]) -> None:

@@ -14,13 +14,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import psutil
+from rich.console import Console
 
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch, GopTask
@@ -184,6 +185,31 @@ def run_scale(options: ScaleOptions) -> ScaleResult:
     if (report.totals.ok, report.totals.gops) != (options.videos, total):
         raise RuntimeError(f"{report.totals.ok} of {options.videos} videos ended well")
     return result
+
+
+def print_scale(options: ScaleOptions, resume: bool, console: Console, *, as_json: bool) -> None:
+    """Jobs of a hundredth, a tenth and all of the videos, so that growth shows; then the resumed one."""
+    results = [run_scale(replace(options, videos=max(1, options.videos // part))) for part in (100, 10, 1)]
+    resumed = None
+    if resume:
+        with tempfile.TemporaryDirectory(prefix="s2vc-") as folder:
+            resumed = run_resume(options, Path(folder))
+    if as_json:
+        print(json.dumps({"scale": [asdict(r) for r in results], "resume": resumed and asdict(resumed)}))
+        return
+    for r in results:
+        console.print(
+            f"{r.gops:>9,} GOPs: {r.milliseconds_per_gop:.4f} ms of driver CPU each; "
+            f"{r.memory[0]:.0f} MB after a tenth, {r.memory[-1]:.0f} MB at the end",
+            highlight=False,
+        )
+    if resumed:
+        console.print(
+            f"resumed, {resumed.done:,} of {resumed.videos:,} videos done: first batch after "
+            f"{resumed.first_batch_seconds:.1f} s, {resumed.index_seconds:.1f} of them to index the manifest; "
+            f"{resumed.memory_mb:.0f} MB",
+            highlight=False,
+        )
 
 
 def run_resume(options: ScaleOptions, folder: Path) -> ResumeResult:

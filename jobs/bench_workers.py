@@ -9,6 +9,7 @@ it is 1 when throughput is linear in workers. `run_ray_data` puts the same batch
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import pickle
@@ -17,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 import ray
+from rich.console import Console
 
 from s2vc_model.bitstream import EncodedGop
 from s2vc_ray.compress import compress
@@ -42,6 +44,7 @@ from s2vc_ray.worker import Worker
 Frames = npt.NDArray[np.uint8]
 _GOP = 8
 _SIDE = 64
+_KILL_AFTER = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,29 @@ def run_workers(
         if not report.clean or read_manifest(out).num_rows != total:
             raise RuntimeError(f"{report.totals.failed} of {videos} videos failed")
     return WorkersResult(workers, total, wall, watch.seconds, total * seconds / (workers * watch.seconds))
+
+
+def print_workers(counts: Sequence[int], seconds: float, console: Console, *, as_json: bool) -> None:
+    """Efficiency at each number of workers; then ours beside Ray Data, undisturbed and with one actor killed."""
+    ours = [run_workers(count, seconds=seconds) for count in counts]
+    most = max(counts)
+    beside = {
+        "ours": run_workers(most, seconds=seconds),
+        "ray.data": run_ray_data(most, seconds=seconds),
+        "ours, one actor killed": run_workers(most, seconds=seconds, kill_after=_KILL_AFTER),
+        "ray.data, one actor killed": run_ray_data(most, seconds=seconds, kill_after=_KILL_AFTER),
+    }
+    if as_json:
+        found = {name: asdict(result) for name, result in beside.items()}
+        print(json.dumps({"workers": [asdict(result) for result in ours], "beside": found}))
+        return
+    for one in ours:
+        console.print(
+            f"{one.workers} workers: {one.gops} GOPs in {one.seconds:.1f} s, efficiency {one.efficiency:.1%}",
+            highlight=False,
+        )
+    for name, one in beside.items():
+        console.print(f"{name}: {one.gops} GOPs, {one.wall:.1f} s with the start of actors", highlight=False)
 
 
 class _Coder:
