@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 
 _ENCODER = "Encoder"
-"""Part of the process title that Ray gives to encoder actors: the name of their class."""
+"""Ray titles an actor's process with the name of its class, a task's with that of its function."""
+_RAYS_OWN = ("IDLE", "DashboardAgent", "RuntimeEnvAgent")
 _STORE_BYTES = 80 << 20
 _FASTER = {
     # A dead raylet refuses connections at once: five refusals are five seconds, a slow answer is no refusal.
@@ -25,6 +26,8 @@ _FASTER = {
     "health_check_period_ms": 1000,
     "health_check_failure_threshold": 5,
     "health_check_timeout_ms": 10_000,
+    # Each node stands for a machine of its own, where workers have nobody to be polite to.
+    "worker_niceness": 0,
 }
 
 
@@ -92,7 +95,14 @@ class SimulatedCluster:
 
     def encoders(self) -> list[psutil.Process]:
         """Processes of encoder actors on any node."""
-        return [process for node in self._nodes for process in _encoders_on(node)]
+        return [process for title, process in self._workers() if title.startswith(_ENCODER)]
+
+    def tasks(self) -> list[psutil.Process]:
+        """Processes of any node that run something else of the job's, such as a commit."""
+        return [process for title, process in self._workers() if not title.startswith((_ENCODER, *_RAYS_OWN))]
+
+    def _workers(self) -> list[tuple[str, psutil.Process]]:
+        return [found for node in self._nodes for found in _workers_on(node)]
 
     def close(self) -> None:
         """End all of it."""
@@ -129,11 +139,12 @@ def _raylet(node: Any) -> psutil.Process | None:
     return None
 
 
-def _encoders_on(node: Any) -> Iterator[psutil.Process]:
+def _workers_on(node: Any) -> Iterator[tuple[str, psutil.Process]]:
+    """Titles, as Ray sets them, and processes of a node's workers."""
     raylet = _raylet(node)
     with contextlib.suppress(psutil.NoSuchProcess):
         for process in raylet.children(recursive=True) if raylet else []:
             with contextlib.suppress(psutil.NoSuchProcess):
-                title = " ".join(process.cmdline())
-                if title.startswith("ray::") and _ENCODER in title:
-                    yield process
+                title = " ".join(process.cmdline()).strip()
+                if title.startswith("ray::"):
+                    yield title.removeprefix("ray::"), process

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import psutil
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -179,9 +180,11 @@ class ChaosRun:
 
     def _break_actor(self, fault: Fault) -> bool:
         victim = _choose(self._cluster.encoders(), fault)
-        if victim:
-            victim.kill()
-        return victim is not None
+        return _kill(victim)
+
+    def _break_task(self, fault: Fault) -> bool:
+        victim = _choose(self._cluster.tasks(), fault)
+        return _kill(victim)
 
     def _break_slow(self, fault: Fault) -> bool:
         victim = _choose(self._cluster.encoders(), fault)
@@ -306,6 +309,14 @@ def collect_garbage(truth: Truth) -> int:
 
 def _video_id(truth: Truth, clip: Clip) -> str:
     return Source(f"{truth.sources.rstrip('/')}/{clip.name}", clip.name).video_id
+
+
+def _kill(victim: psutil.Process | None) -> bool:
+    if victim is None:
+        return False
+    with contextlib.suppress(psutil.NoSuchProcess):
+        victim.kill()
+    return True
 
 
 def _choose(candidates: Sequence[Any], fault: Fault) -> Any | None:

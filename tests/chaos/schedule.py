@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 KINDS = {
     "actor": "kill -9 of an encoder actor's process",
+    "task": "kill -9 of a process that plans or commits a video",
     "node": "kill -9 of a raylet with all its processes; another node joins later",
     "drain": "SIGTERM to a raylet, as a spot instance's notice; another node joins later",
     "join": "a node more, which leaves by kill -9 later",
@@ -22,6 +23,7 @@ _LATEST = 0.7
 """No fault is due later than at this share of the GOPs, so that all of them hit a job under way."""
 _DOWN = {
     "actor": 0.0,
+    "task": 0.0,
     "node": 4.0,
     "drain": 4.0,
     "join": 15.0,
@@ -55,7 +57,7 @@ class Fault:
         return self.kind if not self.down else f"{self.kind} for {self.down:.1f} s"
 
 
-def draw(seed: int, *, extra: int = 3, required: tuple[str, ...] = REQUIRED) -> tuple[Fault, ...]:
+def draw(seed: int, *, extra: int = 2, required: tuple[str, ...] = REQUIRED) -> tuple[Fault, ...]:
     """The faults of the run with this ``seed``: each of ``required`` and ``extra`` others, by progress."""
     rng = random.Random(seed)
     kinds = [*required, *rng.choices(list(KINDS), k=extra)]
