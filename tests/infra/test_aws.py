@@ -7,20 +7,20 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import boto3
 import pytest
+from botocore.client import BaseClient
 from moto import mock_aws
 
 import s2vc_ray
-from s2vc_ray import s3_bucket
 from s2vc_ray.compress import compress
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.decompress import decompress
 from s2vc_ray.gc import collect
 from s2vc_ray.manifest import read_manifest
-from s2vc_ray.s3_client import make_client
 from s2vc_ray.staging import STAGING
 from s2vc_ray.status import status
 from s2vc_ray.storage import open_storage
@@ -29,6 +29,7 @@ from tests import media
 from tests.fakes import load_fake
 from tests.infra.iam import PERMISSIONS, Policy, Request
 
+_SEND = BaseClient._make_api_call
 FOLDER = Path(__file__).parents[2] / "infra" / "aws"
 PLACES = {
     "SOURCE_BUCKET": "tapes",
@@ -54,23 +55,26 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Request]]:
         monkeypatch.setenv(name, "test")
     made: list[Request] = []
 
-    def note(params: dict[str, Any], model: Any, **_: Any) -> None:
+    def noted(client: BaseClient, operation: str, params: dict[str, Any]) -> Any:
         several = [found["Key"] for found in params.get("Delete", {}).get("Objects", ())]
         made.extend(
-            Request(model.name, params["Bucket"], key, "IfNoneMatch" in params)
+            Request(operation, params["Bucket"], key, "IfNoneMatch" in params)
             for key in several or [params.get("Key")]
         )
-
-    def make_noting_client(*arguments: Any) -> Any:
-        client = make_client(*arguments)
-        client.meta.events.register("provide-client-params.s3", note)
-        return client
+        return _SEND(client, operation, params)
 
     with mock_aws():
         for bucket in ("tapes", "access"):
-            boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=bucket)
-        monkeypatch.setattr(s3_bucket, "make_client", make_noting_client)
+            operator().create_bucket(Bucket=bucket)
+        monkeypatch.setattr(BaseClient, "_make_api_call", noted)
         yield made
+
+
+def operator() -> Any:
+    """A client of somebody else, whose requests are not the product's."""
+    client = boto3.client("s3", region_name="us-east-1")
+    client._make_api_call = MethodType(_SEND, client)
+    return client
 
 
 def refused(policy: Policy, requests: list[Request]) -> list[Request]:
@@ -79,7 +83,7 @@ def refused(policy: Policy, requests: list[Request]) -> list[Request]:
 
 def test_a_job_and_what_follows_it_need_nothing_more(requests: list[Request], tmp_path: Path) -> None:
     clip = media.make_clip(tmp_path / "a.mp4", frames=20, size=(66, 50), audio="aac")
-    boto3.client("s3", region_name="us-east-1").upload_file(str(clip), "tapes", "raw/a.mp4")
+    operator().upload_file(str(clip), "tapes", "raw/a.mp4")
     config = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("none"))
     for _ in range(2):
         report = compress(["s3://tapes/raw"], "s3://access/out", config, load_codec=load_fake)
@@ -108,7 +112,7 @@ def test_every_operation_of_the_storage_is_allowed_where_it_belongs(
     storage.put(f"{STAGING}/v/f/000000.gop", b"x")
     storage.delete(f"{STAGING}/v/f/000000.gop")
     storage.delete_many([f"{STAGING}/v/f/000001.gop", f"{STAGING}/v/f/000002.gop"])
-    boto3.client("s3", region_name="us-east-1").create_multipart_upload(Bucket="access", Key="out/dangling")
+    operator().create_multipart_upload(Bucket="access", Key="out/dangling")
     assert storage.sweep(older_than=-60) == 1
     S3Storage("tapes", "raw").stat("no-such")
 
