@@ -91,6 +91,19 @@ def hang(exchange: Exchange) -> None:
     exchange.closing.wait(60)
 
 
+def cut_request(exchange: Exchange) -> None:
+    """The connection is cut while the request's body is still being sent."""
+
+
+def stall_request(exchange: Exchange) -> None:
+    """Half-open the other way: after its beginning nobody takes the request's body, and nobody says so."""
+    hang(exchange)
+
+
+READS_NO_FURTHER = {cut_request: 1000, stall_request: 1000}
+"""Bytes of the body that are read before these faults strike."""
+
+
 def lose_answer(exchange: Exchange) -> None:
     """The server does what it was asked; the client never hears of it."""
     exchange.forward()
@@ -217,11 +230,12 @@ def faulty_s3(backend: str) -> Iterator[FaultyS3]:
                 super().handle_one_request()
 
         def _any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            fault = proxy.fault_for(self.command, self.path)
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(min(length, READS_NO_FURTHER.get(fault, length)))
             exchange = Exchange(
                 self.command, self.path, dict(self.headers.items()), body, urlsplit(backend).netloc, closing
             )
-            fault = proxy.fault_for(self.command, self.path)
             got = fault(exchange) if fault else exchange.forward()
             if got is None:
                 self._cut()

@@ -28,12 +28,14 @@ from tests.faulty_s3 import (
     corrupt_request,
     cut,
     cut_body,
+    cut_request,
     fail_after,
     faulty_s3,
     hang,
     hang_after,
     lose_answer,
     shorten,
+    stall_request,
     without_ranges,
 )
 from tests.seaweed import SeaweedServer
@@ -266,6 +268,18 @@ def test_a_part_that_is_lost_is_sent_again(
     assert storage.put_file("k", tmp_path / "file")
     assert storage.read("k") == DATA * 1100
     assert list(storage.unfinished()) == []
+
+
+@pytest.mark.parametrize("fault", [cut_request, stall_request])
+def test_a_body_that_does_not_get_through_is_sent_again(
+    storage: S3Storage, proxy: FaultyS3, fault: Fault
+) -> None:
+    """More bytes than sockets buffer, so that the sender notices while it sends."""
+    data = bytes(16 * MIB)
+    proxy.next("PUT", fault)
+    assert storage.put("k", data)
+    assert storage.read("k") == data
+    assert sum(retries().values()) >= 1
 
 
 def test_an_upload_that_somebody_aborts_is_begun_afresh(
