@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import math
-import statistics
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from s2vc_ray.pool import GpuReading, WorkerPool
 from s2vc_ray.ray_cluster import Cluster, connect
 from s2vc_ray.ray_encoder import Answer, Encoder, Hello
 from s2vc_ray.ray_faults import Actor, Fault, cause_of, diagnose
+from s2vc_ray.ray_lateness import Lateness
 from s2vc_ray.ray_placement import Placement, place
 from s2vc_ray.ray_pool import Member, Pace, Pool
 from s2vc_ray.ray_queue import Job, JobQueue
@@ -40,6 +40,8 @@ from s2vc_ray.worker import CodecLoader, load_s2vc
 _LIVES = 2
 """How often a batch's worker dies while it runs alone before the batch fails; each try of a GOP has as many."""
 _TEND_SECONDS = 0.1
+_READING_SECONDS = 600.0
+"""After which a GPU that is not heard of is taken for gone. Long batches make long silences."""
 
 _log = logging.getLogger(__name__)
 
@@ -86,9 +88,8 @@ class RayExecutor:
         self._results: deque[BatchResult] = deque()
         self._under_way = 0
         self._stale = 0
-        self._gpus: dict[tuple[str, int], GpuReading] = {}
-        # Seconds a pixel, of the latest batches.
-        self._rates: deque[float] = deque(maxlen=99)
+        self._gpus: dict[tuple[str, int], tuple[float, GpuReading]] = {}
+        self._lateness = Lateness(self._pace)
         self._reminded = self._tended = -math.inf
 
     @property
@@ -104,13 +105,13 @@ class RayExecutor:
     @property
     def pool(self) -> WorkerPool:
         """The workers that are up now, how all there were have spent their time, and their machines' GPUs."""
-        workers = len(self._pool.open)
+        workers, now = len(self._pool.open), time.monotonic()
         return WorkerPool(
             workers=workers,
             lanes=workers * self._placement.lanes,
             gpus=workers * self._placement.gpus,
             usage=self._pool.usage(),
-            readings=tuple(self._gpus.values()),
+            readings=tuple(gpu for at, gpu in self._gpus.values() if now - at < _READING_SECONDS),
         )
 
     def start(self) -> CodecIdentity:
@@ -294,7 +295,7 @@ class RayExecutor:
             return
         member.usage = answer.usage
         merge(answer.counts)
-        self._gpus.update({(gpu.host, gpu.index): gpu for gpu in answer.gpus})
+        self._gpus.update({(gpu.host, gpu.index): (time.monotonic(), gpu) for gpu in answer.gpus})
         if isinstance(answer.outcome, BatchResult):
             self._pool.backoff.succeeded()
             self._finish(flight, answer.outcome)
@@ -309,7 +310,7 @@ class RayExecutor:
         if job.done_at is None:
             job.done_at = now
             self._stale += job.flights
-            self._rates.append((now - flight.since) / max(1, job.pixels))
+            self._lateness.ended(now - flight.since, job.pixels)
             self._results.append(result)
 
     def _suffer(self, flight: _Flight, fault: Fault) -> None:
@@ -342,21 +343,18 @@ class RayExecutor:
     def _watch(self) -> None:
         """Copy late batches to idle workers, and end workers that hang."""
         now = time.monotonic()
-        # Before any batch has ended nobody knows what is usual: time to help, but not yet to give up.
-        rate = statistics.median(self._rates) if self._rates else None
         idle = [member for member in self._pool.open if not member.work and not member.reserved]
         for flight in list(self._flights.values()):
             job, took = flight.job, now - flight.since
-            usual = rate and rate * job.pixels
             if job.done_at is not None:
                 # Somebody else has long done it.
                 if now - job.done_at > max(self._pace.linger, 4 * (job.done_at - flight.since)):
                     self._end_hung(flight.member)
-            elif took > (24 * self._pace.hopeless if usual is None else max(self._pace.hopeless, 40 * usual)):
+            elif took > self._lateness.hopeless(job.pixels):
                 job.suspect = True
                 job.deaths += flight.alone
                 self._end_hung(flight.member)
-            elif idle and not job.copied and took > max(self._pace.linger, 4 * (usual or 0.0)):
+            elif idle and not job.copied and took > self._lateness.late(job.pixels):
                 job.copied = True
                 count("batch_copies")
                 self._send(job, idle.pop())

@@ -32,7 +32,8 @@ def placed(nodes: list[Room], **options: Any) -> Placement:
 def test_without_gpus_each_core_is_a_lane(options: dict[str, int], cpus: int, first: int, lanes: int) -> None:
     placement = placed([Room(cpus)], **options)
     assert (placement.gpus, placement.first) == (0, first)
-    assert placement.lanes == placement.batches == placement.cpus == lanes
+    assert placement.lanes == placement.cpus == lanes
+    assert placement.batches == lanes + 1
     assert placement.threads == 1
 
 
