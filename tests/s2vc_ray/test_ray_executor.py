@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 PACE = Pace(look=0.5, idle=1.0, first_pause=0.1, longest_pause=1.0, linger=1.0, start=60.0, remind=1.0)
 NODE: dict[str, Any] = {"num_cpus": 2, "num_gpus": 2, "object_store_memory": 80 << 20}
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -237,12 +237,11 @@ def test_a_job_outlives_all_its_nodes(
         job.until(lambda: not job.executor.actors)
         gate.touch()
         job.until(lambda: "no worker is up" in caplog.text)
-        node = cluster.add_node(**{**NODE, "num_cpus": 4})
+        cluster.add_node(**{**NODE, "num_cpus": 4})
         assert [gop.attempts for gop in job.finish()] == [1] * 4
         assert not job.failed_tries
     finally:
         job.executor.close()
-        cluster.remove_node(node, allow_graceful=True)
 
 
 def test_a_cluster_without_room_is_an_error_in_time(tmp_path: Path, cluster: Cluster) -> None:
