@@ -68,10 +68,9 @@ def line(outcome: Outcome) -> str:
     events = ", ".join(map(str, outcome.events))
     missed = f"; never due: {', '.join(outcome.missed)}" if outcome.missed else ""
     verdict = "ok" if outcome.clean else f"VIOLATED: {'; '.join(outcome.violations)}"
-    retries = outcome.report.get("attempts", 0)
     return (
         f"seed {outcome.seed}: {events}{missed} | {outcome.drivers} drivers, {len(outcome.gave_up)} gave up, "
-        f"{retries} retries, {outcome.left_over} left over | {outcome.seconds:.0f} s | {verdict}"
+        f"{outcome.retries} retries, {outcome.left_over} left over | {outcome.seconds:.0f} s | {verdict}"
     )
 
 
@@ -85,6 +84,7 @@ def totals(outcomes: list[Outcome]) -> dict[str, int | float]:
         "drivers": sum(outcome.drivers for outcome in outcomes),
         "gave_up": sum(len(outcome.gave_up) for outcome in outcomes),
         "gops": sum(outcome.report.get("gops", 0) for outcome in outcomes),
+        "retries": sum(outcome.retries for outcome in outcomes),
         **sums,
         "left_over": sum(outcome.left_over for outcome in outcomes),
         "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,11 @@ class Driver:
     def wait(self, seconds: float) -> int:
         """Its exit code, once it has ended."""
         return self._process.wait(seconds)
+
+    def retries(self) -> int:
+        """What its summary counted of requests and batches tried again; 0 when it was killed before."""
+        text = self.log.read_text(errors="replace")
+        return sum(map(int, re.findall(r"\b(?:s3_retries|batch_faults)\{[^}]*\} (\d+)", text)))
 
     def last_words(self, characters: int = 400) -> str:
         """The end of what it printed."""

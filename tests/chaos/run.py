@@ -50,6 +50,7 @@ class Outcome:
     Attributes:
         events, missed: faults that were injected, and those that the job was too quick for.
         drivers: how many were started; ``gave_up`` holds the last words of those that ended by themselves, unfinished.
+        retries: of requests and batches, counted by the drivers that lived to say so.
         seconds: until the last driver had ended.
         left_over: what ``s2vc gc`` removed afterwards; see `collect_garbage`.
         report: what `tests.chaos.check` found.
@@ -60,6 +61,7 @@ class Outcome:
     missed: list[str] = field(default_factory=list)
     drivers: int = 0
     gave_up: list[str] = field(default_factory=list)
+    retries: int = 0
     seconds: float = 0.0
     left_over: int = 0
     report: dict[str, Any] = field(default_factory=dict)
@@ -131,6 +133,7 @@ class ChaosRun:
     def _ended(self) -> bool:
         for driver in [driver for driver in self._drivers if driver.code is not None]:
             self._drivers.remove(driver)
+            self._outcome.retries += driver.retries()
             if driver.code not in FINISHED:
                 self._gave_up(driver)
         return not self._drivers and not self._restarting

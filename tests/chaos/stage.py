@@ -41,7 +41,14 @@ class Stage:
     def run(self, seed: int, faults: Sequence[Fault], limit: float) -> Outcome:
         """One run on a fresh cluster with a fresh destination, and the check of what it left."""
         outcome = Outcome(seed)
-        scratch = self.folder / f"run-{seed}"
+        try:
+            self._run(outcome, faults, limit)
+        except Exception as error:  # of the harness or the check: this run proved nothing, the next may
+            outcome.violations.append(f"the run broke: {type(error).__name__}: {error}")
+        return outcome
+
+    def _run(self, outcome: Outcome, faults: Sequence[Fault], limit: float) -> None:
+        scratch = self.folder / f"run-{outcome.seed}"
         scratch.mkdir()
         truth = replace(self.truth, destination=f"s3://{self.store.server.new_bucket()}/out")
         # Ray's sockets lie under this folder, and their paths may have 107 bytes.
@@ -54,7 +61,6 @@ class Stage:
         outcome.left_over = collect_garbage(truth)
         outcome.report = inspect(truth, scratch)
         outcome.violations += outcome.report["violations"]
-        return outcome
 
 
 @contextlib.contextmanager
