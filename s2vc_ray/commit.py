@@ -26,6 +26,7 @@ from s2vc_ray.rows import JobContext, Published, gop_rows
 from s2vc_ray.sources import Source, open_media
 from s2vc_ray.staging import StagedGop, staging_key, unpack_staged
 from s2vc_ray.storage import Storage, stat_source
+from s2vc_ray.storage_local import local_errors
 
 
 def commit_video(
@@ -89,7 +90,10 @@ def _publish(
     """The archive that is now in place, or None when one already was and it is not these bytes."""
     if [gop.index for gop in gops] != list(range(len(video.specs))):
         raise CorruptArchive(f"{video.source.uri}: {len(gops)} of {len(video.specs)} GOPs are staged")
-    with tempfile.TemporaryDirectory(prefix="s2vc-") as folder:
+    with (
+        local_errors("write the archive in the scratch folder (TMPDIR)"),
+        tempfile.TemporaryDirectory(prefix="s2vc-") as folder,
+    ):
         path = Path(folder, "archive.s2vc")
         with path.open("wb") as out:
             write_archive(out, _header(video, job), _records(video, gops, storage), _passthrough(video, job))

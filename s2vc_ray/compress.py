@@ -14,6 +14,7 @@ from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.executor import Executor, LocalExecutor
 from s2vc_ray.flow import Flow
+from s2vc_ray.gc import abandoned
 from s2vc_ray.progress import Reporter, Silent
 from s2vc_ray.results import JobReport
 from s2vc_ray.rows import JobContext
@@ -62,7 +63,8 @@ def compress(
     executor = executor or make_executor(storage.uri, config, load_codec)
     try:
         codec = executor.start()
-        storage.sweep(older_than=_ABANDONED_SECONDS)
+        for write in abandoned(storage, storage.now() - _ABANDONED_SECONDS):
+            storage.discard(write)
         created = datetime.now(UTC)
         job = JobContext(f"{created:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", created, config, codec)
         tasks = make_tasks(config)

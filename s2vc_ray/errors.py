@@ -10,6 +10,7 @@ S2vcError
 │   │   └── TruncatedArchive
 │   └── WrongWeights        coded by another model than the one given
 └── StorageError        a store that refused or failed
+    ├── StoreUnavailable    out of reach for longer than it was waited for
     ├── ObjectMissing
     └── ObjectExists
 """
@@ -53,6 +54,10 @@ class WrongWeights(ArchiveError):
 
 class StorageError(S2vcError):
     """A store refused or failed."""
+
+
+class StoreUnavailable(StorageError):
+    """The store could not be reached, or kept failing, for as long as `Patience` allows."""
 
 
 class ObjectMissing(StorageError):

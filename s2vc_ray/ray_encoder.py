@@ -20,11 +20,10 @@ import ray
 from s2vc_ray.config import JobConfig
 from s2vc_ray.counters import Sample, snapshot
 from s2vc_ray.device_faults import DeviceLost
-from s2vc_ray.errors import ConfigError
+from s2vc_ray.errors import ConfigError, StoreUnavailable
 from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch
 from s2vc_ray.pool import GpuReading, read_gpus
 from s2vc_ray.ray_placement import Placement
-from s2vc_ray.storage import StoreUnavailable
 from s2vc_ray.usage import Usage
 from s2vc_ray.worker import CodecLoader, Worker
 

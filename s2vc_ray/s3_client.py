@@ -38,8 +38,7 @@ from botocore.parsers import ResponseParserError
 
 from s2vc_ray.backoff import Patience
 from s2vc_ray.counters import count
-from s2vc_ray.errors import ConfigError, ObjectMissing, StorageError
-from s2vc_ray.storage import StoreUnavailable
+from s2vc_ray.errors import ConfigError, ObjectMissing, StorageError, StoreUnavailable
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -190,6 +190,8 @@ def _entries(path: Path) -> Iterator[str]:
 def _from_s3(uri: str) -> Iterator[Source]:
     """An object of that very name, else everything with a video's suffix below it as a prefix."""
     root = uri.rstrip("/")
+    # Refuses what is no bucket, credentials in the URI among it, before any row can quote it.
+    open_storage(root)
     folder, _, name = uri.rpartition("/")
     if name and folder != "s3:/":
         # A video's name that is no object is a source that is missing: its failure row will say so.

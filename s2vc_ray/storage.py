@@ -54,10 +54,6 @@ class Unfinished:
     since: float
 
 
-class StoreUnavailable(StorageError):
-    """The store could not be reached, or kept failing, for as long as `Patience` allows."""
-
-
 class Storage(Protocol):
     """Objects under one root. Keys: see `check_key`. Instances pickle, and threads may share one.
 

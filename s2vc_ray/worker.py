@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 from s2vc_ray.config import JobConfig
 from s2vc_ray.device_faults import DeviceLost, is_device_lost
-from s2vc_ray.errors import ObjectMissing
+from s2vc_ray.errors import ObjectMissing, StoreUnavailable
 from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch, GopFailure, GopOutcome, GopTask
 from s2vc_ray.frames import DecodedGop, decode_gop
 from s2vc_ray.lanes import CodecLoader, CodedGop, Lanes, LoadedCodec, load_s2vc
 from s2vc_ray.sources import open_media
 from s2vc_ray.staging import StagedGop, pack_staged, unpack_staged
-from s2vc_ray.storage import StoreUnavailable, open_storage
+from s2vc_ray.storage import open_storage
 from s2vc_ray.usage import Meter, Usage
 from s2vc_ray.values import GopSpec
 

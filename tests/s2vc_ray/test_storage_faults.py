@@ -16,8 +16,8 @@ from moto.server import ThreadedMotoServer
 
 from s2vc_ray import counters, s3_client
 from s2vc_ray.backoff import Patience
-from s2vc_ray.errors import ConfigError, StorageError
-from s2vc_ray.storage import StoreUnavailable, open_source, open_storage, stat_source
+from s2vc_ray.errors import ConfigError, StorageError, StoreUnavailable
+from s2vc_ray.storage import open_source, open_storage, stat_source
 from s2vc_ray.storage_s3 import S3Storage
 from tests.faulty_s3 import (
     Fault,

@@ -14,12 +14,12 @@ import pytest
 from s2vc_model.bitstream import EncodedGop
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.device_faults import DeviceLost
-from s2vc_ray.errors import ConfigError
+from s2vc_ray.errors import ConfigError, StoreUnavailable
 from s2vc_ray.executor import GopBatch, GopFailure, GopTask
 from s2vc_ray.probe import probe
 from s2vc_ray.split import split
 from s2vc_ray.staging import StagedGop, unpack_staged
-from s2vc_ray.storage import StoreUnavailable, open_storage
+from s2vc_ray.storage import open_storage
 from s2vc_ray.worker import CodecLoader, Worker
 from tests import media
 from tests.fakes import FakeCodec, load_fake
