@@ -19,6 +19,11 @@ import psutil
 _ENCODER = "Encoder"
 """Ray titles an actor's process with the name of its class, a task's with that of its function."""
 _RAYS_OWN = ("IDLE", "DashboardAgent", "RuntimeEnvAgent")
+_RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A raylet takes over a minute to come up on a machine with ten times more to do than cores.
+    "RAY_raylet_start_wait_time_s": "240",
+}
 _STORE_BYTES = 80 << 20
 _FASTER = {
     # A dead raylet refuses connections at once: five refusals are five seconds, a slow answer is no refusal.
@@ -36,7 +41,7 @@ class SimulatedCluster:
 
     def __init__(self, scratch: Path, environment: dict[str, str], workers: int = 3) -> None:
         # Ray writes the address of the newest cluster under its temporary folder, for any `ray.init()` to find.
-        os.environ.update({"RAY_TMPDIR": str(scratch), "RAY_USAGE_STATS_ENABLED": "0", **environment})
+        os.environ.update({"RAY_TMPDIR": str(scratch), **_RAY_ENVIRONMENT, **environment})
         from ray.cluster_utils import Cluster
 
         self._numbers = itertools.count(2)
