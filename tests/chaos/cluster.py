@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,9 @@ import psutil
 _ENCODER = "Encoder"
 """Ray titles an actor's process with the name of its class, a task's with that of its function."""
 _RAYS_OWN = ("IDLE", "DashboardAgent", "RuntimeEnvAgent")
-_RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # A raylet takes over a minute to come up on a machine with ten times more to do than cores.
-    "RAY_raylet_start_wait_time_s": "240",
-}
 _STORE_BYTES = 80 << 20
+_STARTS = 4
+"""Ray waits 30 seconds for a raylet, which is not enough on a machine with ten times more to do than cores."""
 _FASTER = {
     # A dead raylet refuses connections at once: five refusals are five seconds, a slow answer is no refusal.
     "health_check_initial_delay_ms": 0,
@@ -41,19 +39,17 @@ class SimulatedCluster:
 
     def __init__(self, scratch: Path, environment: dict[str, str], workers: int = 3) -> None:
         # Ray writes the address of the newest cluster under its temporary folder, for any `ray.init()` to find.
-        os.environ.update({"RAY_TMPDIR": str(scratch), **_RAY_ENVIRONMENT, **environment})
+        os.environ.update({"RAY_TMPDIR": str(scratch), "RAY_USAGE_STATS_ENABLED": "0", **environment})
         from ray.cluster_utils import Cluster
 
         self._numbers = itertools.count(2)
-        self._cluster = Cluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": 0,
-                "num_gpus": 0,
-                "include_dashboard": False,
-                "object_store_memory": _STORE_BYTES,
-                "_system_config": _FASTER,
-            },
+        self._cluster = Cluster()
+        self._add(
+            num_cpus=0,
+            num_gpus=0,
+            include_dashboard=False,
+            object_store_memory=_STORE_BYTES,
+            _system_config=_FASTER,
         )
         self._nodes: list[Any] = []
         for _ in range(workers):
@@ -71,14 +67,18 @@ class SimulatedCluster:
 
     def join(self) -> Any:
         """Add a node."""
-        node = self._cluster.add_node(
-            num_cpus=1,
-            num_gpus=1,
-            node_ip_address=f"127.0.0.{next(self._numbers)}",
-            object_store_memory=_STORE_BYTES,
-        )
+        address = f"127.0.0.{next(self._numbers)}"
+        node = self._add(num_cpus=1, num_gpus=1, node_ip_address=address, object_store_memory=_STORE_BYTES)
         self._nodes.append(node)
         return node
+
+    def _add(self, **options: Any) -> Any:
+        for _ in range(_STARTS - 1):
+            try:
+                return self._cluster.add_node(**options)
+            except Exception as error:  # Ray raises nothing more special
+                print(f"a node did not come up: {error}", file=sys.stderr)
+        return self._cluster.add_node(**options)
 
     def crash(self, node: Any) -> None:
         """Kill everything on ``node`` at once, as when its power fails."""
