@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.s2vc-ready
 PYTEST_ARGS ?= -n 2 --dist loadfile
 CLIPS ?= clips
-CODE := s2vc_model s2vc_ray jobs tests
+CODE := s2vc_model s2vc_ray jobs tests infra
 
 export OMP_WAIT_POLICY = passive
 export RAY_USAGE_STATS_ENABLED = 0

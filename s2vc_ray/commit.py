@@ -80,8 +80,7 @@ def adopt(video: PublishedVideo, job: JobContext, storage: Storage) -> tuple[Pub
 
 def clear_staging(prefix: str, storage: Storage) -> None:
     """Remove what is staged under ``prefix``."""
-    for item in list(storage.list(f"{prefix}/")):
-        storage.delete(item.key)
+    storage.delete_many(item.key for item in list(storage.list(f"{prefix}/")))
 
 
 def _publish(

@@ -77,7 +77,7 @@ class LpipsVgg(Lpips):
 
 def lpips_alex(reference: Frames, decoded: Frames) -> Scores:
     """LPIPS with AlexNet per frame, on the device of ``reference``; lower is better."""
-    return _measure("alex", reference, decoded, pixels=1 << 21)
+    return _measure("alex", reference, decoded, pixels=1 << 20)
 
 
 def lpips_vgg(reference: Frames, decoded: Frames) -> Scores:
