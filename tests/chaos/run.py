@@ -227,6 +227,8 @@ class ChaosRun:
         return True
 
     def _break_store(self, fault: Fault) -> bool:
+        if not self._store.up:
+            return False
         self._store.crash()
         self._later(fault.down, self._store.restart)
         return True

@@ -27,6 +27,11 @@ class RestartableStore:
         self._command = self._process.cmdline()
         self._environ = self._process.environ()
 
+    @property
+    def up(self) -> bool:
+        """Whether the process is there."""
+        return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
+
     def crash(self) -> None:
         """kill -9."""
         self._process.kill()
@@ -34,7 +39,7 @@ class RestartableStore:
 
     def restart(self) -> None:
         """Start the same command again and wait until it answers; nothing when it still runs."""
-        if self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE:
+        if self.up:
             return
         with (self._folder / "weed.log").open("ab") as log:
             started = subprocess.Popen(
