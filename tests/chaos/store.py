@@ -38,7 +38,7 @@ class RestartableStore:
         self._process.wait()
 
     def restart(self) -> None:
-        """Start the same command again and wait until it answers; nothing when it still runs."""
+        """Start the same command again and wait until it can be written to; nothing when it still runs."""
         if self.up:
             return
         with (self._folder / "weed.log").open("ab") as log:
@@ -54,7 +54,10 @@ class RestartableStore:
         client, deadline = self.server.client(), time.monotonic() + _READY_SECONDS
         while True:
             try:
-                client.list_buckets()
+                # Buckets are listed some seconds before the volumes are there.
+                bucket = self.server.new_bucket()
+                client.put_object(Bucket=bucket, Key="ready", Body=b"ready")
+                client.delete_object(Bucket=bucket, Key="ready")
                 return
             except (ClientError, BotoCoreError):
                 if time.monotonic() > deadline:
