@@ -3,8 +3,13 @@
 Parts lie at ``manifest/job=<job>/<video id>.parquet`` under the destination, the folder being the ``job``
 column, so that DuckDB, Polars, pandas and Spark read them as one hive-partitioned table. A video that was
 compressed, in full or in part, has one row per GOP; a video that failed has one row with
-``status = 'failed'``, the error, and the GOP where it happened if one is known. Columns are only ever added,
-never renamed or given another meaning; ``schema_version`` counts the additions. Knows nothing of Ray or torch.
+``status = 'failed'``, the error, and the GOP where it happened if one is known.
+
+Several jobs may describe one video: a failed one and the one that made it good, or two drivers that ran side by
+side. Of each video the rows of the job created last count; `summarise_manifest` and `s2vc manifest show` take those.
+
+Columns are only ever added, never renamed or given another meaning; ``schema_version`` counts the additions. Knows
+nothing of Ray or torch.
 """
 
 from __future__ import annotations
@@ -163,10 +168,10 @@ class Description:
 
 
 class PartIndex:
-    """Which videos the manifest has parts of: 10 bytes a part, so that millions fit a driver's memory."""
+    """Which videos the manifest has parts of: 12 bytes a part, so that millions fit a driver's memory."""
 
     def __init__(self, storage: Storage) -> None:
-        videos, jobs = array("Q"), array("H")
+        videos, jobs = array("Q"), array("I")
         self._jobs: list[str] = []
         numbers: dict[str, int] = {}
         for key in _part_keys(storage):
@@ -182,7 +187,7 @@ class PartIndex:
         ids = np.frombuffer(videos, np.uint64) if videos else np.empty(0, np.uint64)
         order = np.argsort(ids, kind="stable")
         self._videos = ids[order]
-        self._parts = (np.frombuffer(jobs, np.uint16) if jobs else np.empty(0, np.uint16))[order]
+        self._parts = (np.frombuffer(jobs, np.uint32) if jobs else np.empty(0, np.uint32))[order]
 
     def __len__(self) -> int:
         return len(self._videos)

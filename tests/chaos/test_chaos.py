@@ -11,7 +11,7 @@ from tests.chaos.stage import staged
 from tests.seaweed import weed_program
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.s3
 @pytest.mark.timeout(900)
 def test_a_job_survives_the_loss_of_everything_once(tmp_path: Path) -> None:
