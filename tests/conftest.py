@@ -6,12 +6,15 @@ On two cores, two spinning torch threads are up to fifty times slower than one o
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.seaweed import SeaweedServer, seaweed, weed_program
 
+# `make test` calls this environment's Python by its path; commands that it installs must be found all the same.
+os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.get('PATH', '')}"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
