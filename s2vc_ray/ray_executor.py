@@ -121,7 +121,8 @@ class RayExecutor:
         self._placement = place(self._config, self._cluster.nodes)
         self._pool.lanes = self._placement.lanes
         self._pool.add(self._placement.first)
-        begun = time.monotonic()
+        # A first worker takes its time; that is not worth a word yet.
+        begun = self._reminded = time.monotonic()
         while self._identity is None:
             if time.monotonic() - begun > self._pace.start:
                 raise ConfigError(
