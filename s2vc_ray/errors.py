@@ -9,6 +9,7 @@ S2vcError
 │   ├── CorruptArchive      checksum or structure damaged
 │   │   └── TruncatedArchive
 │   └── WrongWeights        coded by another model than the one given
+├── DeviceLost          a GPU that its process has lost (`device_faults.py`)
 └── StorageError        a store that refused or failed
     ├── StoreUnavailable    out of reach for longer than it was waited for
     ├── ObjectMissing
