@@ -24,6 +24,7 @@ from jobs.bench_speed import DEFAULT_SIZES, SIZES, SpeedOptions, contents, run_s
 from s2vc_model.errors import ModelError
 from s2vc_model.metrics import METRICS
 from s2vc_model.metrics.weight_store import cache_path
+from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import ConfigError, S2vcError, SourceError
 from s2vc_ray.worker import CodecLoader, load_s2vc
 
@@ -130,10 +131,43 @@ def speed(
 
 
 @app.command()
+def job(
+    size: Annotated[str, typer.Option(help=f"Of {', '.join(SIZES)}.")] = "720p",
+    gops: Annotated[str, typer.Option(help="GOPs of a video; each number is a job of its own.")] = "4,8",
+    videos: Annotated[int, typer.Option(help="Videos of each job.")] = 1,
+    store: Annotated[str, typer.Option(help="local, or s3: a SeaweedFS server started for it.")] = "local",
+    model: Annotated[str, typer.Option(help="Model name or folder.")] = "small",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    metrics: Annotated[str, typer.Option(help="none, full or sample:N.")] = str(JobConfig().metrics),
+    workers: Annotated[int, typer.Option(help="Encoder actors; 0: as many as fit.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Whole jobs on Ray: how busy the encoders are, what fills the rest, and a worker's peak memory."""
+    from jobs.bench_job import JobOptions, print_jobs
+
+    try:
+        options = JobOptions(
+            size=size,
+            gops=_numbers(gops),
+            videos=videos,
+            store=store,
+            model=model,
+            device=device,
+            metrics=metrics,
+            workers=workers,
+        )
+        print_jobs(options, console, as_json=as_json)
+    except (S2vcError, ModelError) as error:
+        _fail(error)
+
+
+@app.command()
 def chaos(
     runs: Annotated[int, typer.Option(help="How many runs.")] = ChaosOptions().runs,
     seed: Annotated[int, typer.Option(help="Seed of the first; the others count up from it.")] = 1,
-    limit: Annotated[float, typer.Option(help="Seconds after which a run is given up.")] = ChaosOptions().limit,
+    limit: Annotated[
+        float, typer.Option(help="Seconds after which a run is given up.")
+    ] = ChaosOptions().limit,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for results and the drivers' logs.")] = None,
 ) -> None:
@@ -150,7 +184,9 @@ def chaos(
 def scale(
     videos: Annotated[int, typer.Option(help="Synthetic videos.")] = 50_000,
     gops: Annotated[int, typer.Option(help="GOPs of each.")] = 20,
-    resume: Annotated[bool, typer.Option(help="Also a job that is half done; writes that many files.")] = True,
+    resume: Annotated[
+        bool, typer.Option(help="Also a job that is half done; writes that many files.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Time and memory of the driver for each GOP, and how soon a half-done job starts to work again."""
@@ -181,7 +217,9 @@ def print_speed(options: SpeedOptions, load: CodecLoader, runs: list[tuple[str, 
         memory = (f"{megabytes:.0f}" for megabytes in (found.loaded_mb, found.first_mb, found.peak_mb))
         speeds = (f"{found.encode_fps:.2f}", f"{found.decode_fps:.2f}")
         size = f"{found.width}x{found.height}"
-        table.add_row(size, found.content, str(found.batch), str(found.frames), f"{found.bpp:.4f}", *speeds, *memory)
+        table.add_row(
+            size, found.content, str(found.batch), str(found.frames), f"{found.bpp:.4f}", *speeds, *memory
+        )
     console.print(table)
 
 

@@ -115,8 +115,11 @@ class Lanes:
             codec.model_id, codec.weights_sha256, codec.preset, str(codec.device), str(torch)
         )
 
-    def code(self, gops: Sequence[Frames]) -> list[CodedGop]:
-        """Code GOPs of one frame size, each (T, H, W, 3) uint8 RGB, and check what came out."""
+    def code(self, gops: list[Frames]) -> list[CodedGop]:
+        """Code GOPs of one frame size, each (T, H, W, 3) uint8 RGB, and check what came out.
+
+        Empties ``gops``: from when they are coded on, only the frames to measure are held.
+        """
         if not gops:
             return []
         codec = self._loaded()
@@ -125,12 +128,14 @@ class Lanes:
             with self._meter.coding("encode"):
                 payloads = self._encode(codec, gops)
             seconds = (time.perf_counter() - begun) / len(gops)
+            shown = [gop[self._measured(len(gop))] for gop in gops]
+            gops.clear()
             # Beside the next batch's coding there may be no memory left for it.
             apart = self._overlap and not self._lockstep.tight
             if not apart:
-                return self._check(codec, gops, payloads, seconds)
+                return self._check(codec, shown, payloads, seconds)
         with self._measuring:
-            return self._check(codec, gops, payloads, seconds)
+            return self._check(codec, shown, payloads, seconds)
 
     @contextmanager
     def _lane(self) -> Iterator[None]:
@@ -148,46 +153,50 @@ class Lanes:
         return self._lockstep.run(_stage("encode", gops), gops, encode, alone=self._measuring)
 
     def _check(
-        self, codec: LoadedCodec, gops: Sequence[Frames], payloads: Sequence[bytes], encode_seconds: float
+        self, codec: LoadedCodec, shown: Sequence[Frames], payloads: Sequence[bytes], encode_seconds: float
     ) -> list[CodedGop]:
-        """Verify and measure what a reader will get: the payloads' own bytes, parsed and decoded afresh."""
+        """Verify and measure what a reader will get: the payloads' own bytes, parsed and decoded afresh.
+
+        ``shown`` are each source GOP's frames to measure.
+        """
         parsed = [EncodedGop.from_payload(payload) for payload in payloads]
         if not self._config.metrics.enabled:
             return [CodedGop(a, b, encode_seconds, 0.0, ()) for a, b in zip(payloads, parsed, strict=True)]
         with self._meter.coding("measure"):
             begun = time.perf_counter()
             decoded = self._lockstep.run(
-                _stage("decode", gops), parsed, lambda part: self._decode(codec, part)
+                _stage("decode", shown), parsed, lambda part: self._decode(codec, part)
             )
-            seconds = (time.perf_counter() - begun) / len(gops)
-            metrics = [self._measure(a, b, codec) for a, b in zip(gops, decoded, strict=True)]
+            seconds = (time.perf_counter() - begun) / len(parsed)
+            metrics = [self._measure(a, b, codec) for a, b in zip(shown, decoded, strict=True)]
         return [
             CodedGop(payload, gop, encode_seconds, seconds, measured)
             for payload, gop, measured in zip(payloads, parsed, metrics, strict=True)
         ]
 
-    def _decode(self, codec: LoadedCodec, gops: Sequence[EncodedGop]) -> list[dict[int, Frames]]:
-        """Decode all of ``gops``, which checks every symbol, and keep the frames to measure, by number."""
+    def _measured(self, frames: int) -> list[int]:
+        """Which frames of a GOP are measured."""
         from s2vc_model.metrics import sample_indices
 
-        wanted = [set(sample_indices(gop.frames, self._config.metrics.sample)) for gop in gops]
-        kept: list[dict[int, Frames]] = [{} for _ in gops]
+        policy = self._config.metrics
+        return list(sample_indices(frames, policy.sample)) if policy.enabled else []
+
+    def _decode(self, codec: LoadedCodec, gops: Sequence[EncodedGop]) -> list[Frames]:
+        """Decode all of ``gops``, which checks every symbol, and keep the frames to measure."""
+        import numpy as np
+
+        wanted = [frozenset(self._measured(gop.frames)) for gop in gops]
+        kept: list[list[Frames]] = [[] for _ in gops]
         for at, pictures in enumerate(codec.iter_decode(gops)):
             for number, picture in pictures.items():
                 if at in wanted[number]:
-                    kept[number][at] = picture
-        return kept
+                    kept[number].append(picture)
+        return [np.stack(frames) for frames in kept]
 
-    def _measure(
-        self, reference: Frames, decoded: dict[int, Frames], codec: LoadedCodec
-    ) -> tuple[Metric, ...]:
-        import numpy as np
-
+    def _measure(self, reference: Frames, decoded: Frames, codec: LoadedCodec) -> tuple[Metric, ...]:
         from s2vc_model.metrics import measure
 
-        shown = reference[list(decoded)]
-        names = self._config.metrics.names
-        results = measure(shown, np.stack(list(decoded.values())), names, device=str(codec.device))
+        results = measure(reference, decoded, self._config.metrics.names, device=str(codec.device))
         return tuple(Metric(name, r.mean, r.worst, len(r.frames)) for name, r in results.items())
 
     def _loaded(self) -> LoadedCodec:

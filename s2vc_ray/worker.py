@@ -13,6 +13,9 @@ import hashlib
 import time
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from s2vc_ray.config import JobConfig
 from s2vc_ray.device_faults import DeviceLost, is_device_lost
 from s2vc_ray.errors import ObjectMissing, StoreUnavailable
@@ -30,9 +33,10 @@ __all__ = ["CodecLoader", "LoadedCodec", "Worker", "load_s2vc"]
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A GOP's frames, and how long it took to get them."""
+    """What is to be said of a GOP's frames, and how long it took to get them."""
 
-    gop: DecodedGop
+    pts: tuple[int, ...]
+    corrupt: int
     seconds: float
 
 
@@ -88,6 +92,7 @@ class Worker:
         """
         outcomes: dict[GopTask, GopOutcome] = {}
         sources: dict[GopTask, _Source] = {}
+        frames: list[npt.NDArray[np.uint8]] = []
         for task in batch.tasks:
             # Any other exception is about this GOP, and must reach the manifest as its error instead of ending
             # the job.
@@ -96,11 +101,15 @@ class Worker:
                 if staged is not None:
                     outcomes[task] = staged
                 else:
-                    sources[task] = self._decode_source(task.spec)
+                    gop, seconds = self._decode_source(task.spec)
+                    sources[task] = _Source(gop.pts, gop.corrupt, seconds)
+                    frames.append(gop.frames)
+                    # The codec frees them when they are coded, unless something else holds them.
+                    del gop
             except Exception as error:
                 outcomes[task] = _failure(task, error, batch.attempt)
         try:
-            coded = self._lanes.code([source.gop.frames for source in sources.values()])
+            coded = self._lanes.code(frames)
         except Exception as error:
             # Side by side, one GOP's failure is every GOP's; each is tried again alone.
             outcomes.update({task: _failure(task, error, batch.attempt) for task in sources})
@@ -119,23 +128,23 @@ class Worker:
             except ObjectMissing:
                 return None
 
-    def _decode_source(self, spec: GopSpec) -> _Source:
+    def _decode_source(self, spec: GopSpec) -> tuple[DecodedGop, float]:
         begun = time.perf_counter()
         with self._meter.doing("source"), open_media(spec.source_uri) as source:
             gop = decode_gop(source, spec, threads=self._threads)
-        return _Source(gop, time.perf_counter() - begun)
+        return gop, time.perf_counter() - begun
 
     def _stage(self, task: GopTask, attempt: int, source: _Source, coded: CodedGop) -> StagedGop:
-        spec, gop = task.spec, source.gop
+        spec = task.spec
         identity = self.identity()
         measured = self._config.metrics.enabled
         staged = StagedGop(
             video_id=spec.video_id,
             index=spec.index,
             key=task.key,
-            pts=gop.pts,
+            pts=source.pts,
             frames_expected=spec.frames,
-            frames_corrupt=gop.corrupt,
+            frames_corrupt=source.corrupt,
             width=coded.encoded.width,
             height=coded.encoded.height,
             q=coded.encoded.q,
