@@ -1,0 +1,123 @@
+"""``s2vc compress``: parses, calls `s2vc_ray.compress`, prints."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from s2vc_ray.cli_options import Device, Json, Model, print_json
+from s2vc_ray.config import METRICS, JobConfig, MetricPolicy, parse_workers
+from s2vc_ray.errors import ConfigError
+
+
+def compress(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SRC... DST",
+            help="Sources: files, folders, globs, list files (@list.txt), s3:// objects or prefixes. "
+            "Then the destination: a folder or s3:// prefix.",
+        ),
+    ],
+    gop: Annotated[int, typer.Option(help="Frames per GOP.")] = 32,
+    quality: Annotated[int, typer.Option(help="Quality index, 0 (smallest) to 63 (best).")] = 56,
+    model: Model = "small",
+    device: Device = "auto",
+    executor: Annotated[str, typer.Option(help="ray, or local: in this process.")] = "ray",
+    workers: Annotated[
+        str,
+        typer.Option(
+            metavar="N|MIN:MAX",
+            help="Encoder actors; 0: as many as there is room for. MIN:MAX follows the work.",
+        ),
+    ] = "0",
+    actors_per_gpu: Annotated[int, typer.Option(help="Actors that share a GPU.")] = 1,
+    placement: Annotated[str, typer.Option(help="spread actors over nodes, or pack them on few.")] = "spread",
+    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster to join.")] = None,
+    metrics: Annotated[
+        str, typer.Option(help="Frames of each GOP to decode again and measure: none, sample:N or full.")
+    ] = "sample:4",
+    metric: Annotated[
+        list[str] | None, typer.Option(help=f"What to measure; repeatable. Default: {' '.join(METRICS)}.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="GOPs coded in lockstep; 0 chooses.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU cores per worker; 0 chooses.")] = 0,
+    attempts: Annotated[int, typer.Option(help="Tries before a GOP's video is given up.")] = 3,
+    passthrough: Annotated[bool, typer.Option(help="Carry audio, subtitles, attachments and tags.")] = True,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|-", help="Append what happens to FILE as JSON lines, or to standard error."
+        ),
+    ] = None,
+    log_level: Annotated[
+        str, typer.Option(help="The least that is logged: debug (each GOP), info, warning or error.")
+    ] = "info",
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve figures for Prometheus on this port.")
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="The address for that; 0.0.0.0 for a Prometheus elsewhere.")
+    ] = "127.0.0.1",
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="Of one GPU, or of one worker where they have none.")
+    ] = None,
+    price_per_tb_month: Annotated[
+        float | None,
+        typer.Option(help="Of storing 10^12 bytes: says what archives in place of sources save."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compress videos into DST, one .s2vc archive each, and record every GOP in DST/manifest.
+
+    Sources are only read. An archive that is complete is skipped, so the same command resumes an interrupted
+    job; one that differs is never overwritten.
+
+    \b
+    s2vc compress film.mp4 out/
+    s2vc compress footage/ 'tapes/**/*.mov' @more.txt out/ --quality 48
+    s2vc compress s3://bucket/raw s3://bucket/compressed --ray-address auto --workers 2:16
+    s2vc compress clip.mkv out/ --executor local --metrics none
+    """
+    from s2vc_ray.compress import compress as run
+    from s2vc_ray.cost import Prices
+    from s2vc_ray.telemetry import Telemetry, TelemetryOptions
+
+    if len(paths) < 2:
+        raise ConfigError("give at least one source and then the destination: s2vc compress SRC... DST")
+    least, most = parse_workers(workers)
+    config = JobConfig(
+        gop=gop,
+        quality=quality,
+        model=model,
+        device=device,
+        executor=executor,
+        workers=least,
+        workers_max=most,
+        actors_per_gpu=actors_per_gpu,
+        placement=placement,
+        ray_address=ray_address,
+        metrics=MetricPolicy.parse(metrics, tuple(metric) if metric else METRICS),
+        batch=batch,
+        threads=threads,
+        attempts=attempts,
+        passthrough=passthrough,
+    )
+    options = TelemetryOptions(
+        quiet=as_json,
+        log=log,
+        log_level=log_level,
+        metrics_port=metrics_port,
+        metrics_host=metrics_host,
+        prices=Prices(price_per_hour, price_per_tb_month),
+    )
+    with Telemetry(options, Console(stderr=True)) as telemetry:
+        report = run(paths[:-1], paths[-1], config, reporter=telemetry)
+    if as_json:
+        summary = asdict(telemetry.summary())
+        print_json({**asdict(report), "failed": report.count("failed"), "summary": summary})
+    if not report.clean:
+        raise typer.Exit(1)

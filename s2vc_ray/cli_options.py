@@ -1,0 +1,34 @@
+"""What the commands share: options that mean the same everywhere, and ways to print a result.
+
+Imported by every start of ``s2vc``, so it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from s2vc_ray.backoff import Patience
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON document on standard output.")
+]
+OlderThan = Annotated[
+    str, typer.Option(help="How long nothing must have been added to what counts as left over: 7d, 12h, 30m.")
+]
+Model = Annotated[str, typer.Option(help="A packaged model's name, or a directory with weights.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Archive = Annotated[str, typer.Argument(help="An .s2vc archive: a path or an s3:// object.")]
+Destination = Annotated[str, typer.Argument(metavar="DST", help="The destination of a compress job.")]
+
+
+def patience() -> Patience:
+    """Somebody sits and waits for these commands: a store that is away is soon said to be."""
+    return Patience.from_environment(seconds=30)
+
+
+def print_json(value: object) -> None:
+    """Print ``value`` as one indented JSON document on standard output."""
+    typer.echo(json.dumps(value, indent=2, default=str))
