@@ -81,7 +81,7 @@ def _parts(
 
 
 def _abort(bucket: Bucket, place: dict[str, str]) -> None:
-    # Best effort: the first error matters more, and `sweep` finds what stays.
+    # Best effort: the first error matters more, and `s2vc gc` finds what stays.
     with contextlib.suppress(ClientError, BotoCoreError):
         bucket.client.abort_multipart_upload(**place)
 

@@ -128,25 +128,6 @@ class Storage(Protocol):
         """Remove what an unfinished write has left so far; no error when it has ended meanwhile."""
         ...
 
-    def sweep(self, prefix: str = "", *, older_than: float) -> int:
-        """Discard what is unfinished under ``prefix`` since over ``older_than`` seconds, by the store's clock.
-
-        Returns:
-            How many were removed.
-        """
-        ...
-
-
-def sweep(storage: Storage, prefix: str, older_than: float) -> int:
-    """`Storage.sweep` for every backend."""
-    cutoff = storage.now() - older_than
-    removed = 0
-    for write in storage.unfinished(prefix):
-        if write.since <= cutoff:
-            storage.discard(write)
-            removed += 1
-    return removed
-
 
 def check_key(key: str) -> str:
     """``key`` itself, when it is ``part/part/...`` and cannot lead out of a root.

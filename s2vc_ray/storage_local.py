@@ -1,6 +1,6 @@
 """Storage in a local folder: every object one file, written beside its final name and then linked to it.
 
-A crash at any moment leaves either the whole object or a hidden temporary file, which `sweep` removes.
+A crash at any moment leaves either the whole object or a hidden temporary file, which `s2vc gc` removes.
 Linking, unlike renaming, fails when the name exists: that makes put-if-absent free of races, on NFS too.
 Nothing is written or removed through a symbolic link that leads out of the folder.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from s2vc_ray.errors import ObjectMissing, StorageError
-from s2vc_ray.storage import TEMPORARY_SUFFIX, ObjectStat, Unfinished, check_key, check_range, sweep
+from s2vc_ray.storage import TEMPORARY_SUFFIX, ObjectStat, Unfinished, check_key, check_range
 
 _log = logging.getLogger(__name__)
 _COPY_BYTES = 1 << 20
@@ -173,10 +173,6 @@ class LocalStorage:
         path = self.root / write.key
         with local_errors(f"remove {path}"):
             path.unlink(missing_ok=True)
-
-    def sweep(self, prefix: str = "", *, older_than: float) -> int:
-        """See `Storage.sweep`."""
-        return sweep(self, prefix, older_than)
 
     def _put(self, key: str, source: BinaryIO, overwrite: bool) -> bool:
         final = self._path_inside(key)

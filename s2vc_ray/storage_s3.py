@@ -23,7 +23,7 @@ from s2vc_ray.range_stream import RangeStream
 from s2vc_ray.s3_bucket import Bucket
 from s2vc_ray.s3_client import error_code
 from s2vc_ray.s3_upload import upload
-from s2vc_ray.storage import ObjectStat, Unfinished, check_key, check_range, sweep
+from s2vc_ray.storage import ObjectStat, Unfinished, check_key, check_range
 from s2vc_ray.storage_local import open_file
 
 _log = logging.getLogger(__name__)
@@ -171,10 +171,6 @@ class S3Storage:
                     raise
 
         self._bucket.call(f"abort the upload of {name}", abort)
-
-    def sweep(self, prefix: str = "", *, older_than: float) -> int:
-        """See `Storage.sweep`."""
-        return sweep(self, prefix, older_than)
 
     def _not_deleted(self, names: Sequence[str]) -> Sequence[str]:
         """Names that are left after one request to delete them all."""

@@ -27,6 +27,15 @@ def gop_key(name: str, index: int, fingerprint: str = "ab") -> str:
     return staging_key(prefix, index)
 
 
+def sweep(storage: Storage, prefix: str = "", *, older_than: float) -> int:
+    """Discard what is unfinished under ``prefix`` since over ``older_than`` seconds; how many were."""
+    limit = storage.now() - older_than
+    old = [write for write in storage.unfinished(prefix) if write.since <= limit]
+    for write in old:
+        storage.discard(write)
+    return len(old)
+
+
 def describe(
     storage: Storage,
     name: str,

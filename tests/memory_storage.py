@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from s2vc_ray.errors import ObjectMissing
-from s2vc_ray.storage import ObjectStat, Unfinished, check_key, sweep
+from s2vc_ray.storage import ObjectStat, Unfinished, check_key
 
 
 @dataclass
@@ -73,9 +73,6 @@ class MemoryStorage:
 
     def discard(self, write: Unfinished) -> None:
         self.writes.remove(write)
-
-    def sweep(self, prefix: str = "", *, older_than: float) -> int:
-        return sweep(self, prefix, older_than)
 
     def _stat(self, key: str) -> ObjectStat:
         data, when = self.objects[key]

@@ -26,6 +26,7 @@ from s2vc_ray.status import status
 from s2vc_ray.storage import open_storage
 from s2vc_ray.storage_s3 import S3Storage
 from tests import media
+from tests.destinations import sweep
 from tests.fakes import load_fake
 from tests.infra.iam import PERMISSIONS, Policy, Request
 
@@ -113,7 +114,7 @@ def test_every_operation_of_the_storage_is_allowed_where_it_belongs(
     storage.delete(f"{STAGING}/v/f/000000.gop")
     storage.delete_many([f"{STAGING}/v/f/000001.gop", f"{STAGING}/v/f/000002.gop"])
     operator().create_multipart_upload(Bucket="access", Key="out/dangling")
-    assert storage.sweep(older_than=-60) == 1
+    assert sweep(storage, older_than=-60) == 1
     S3Storage("tapes", "raw").stat("no-such")
 
     assert {found.operation for found in requests} >= set(PERMISSIONS) - {"GetObject"}

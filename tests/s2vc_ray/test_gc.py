@@ -17,7 +17,7 @@ from s2vc_ray.storage import Unfinished, open_storage
 from s2vc_ray.storage_local import LocalStorage
 from s2vc_ray.storage_s3 import S3Storage
 from s2vc_ray.survey import is_staged_gop
-from tests.destinations import DAY, describe, gop_key, video_id
+from tests.destinations import DAY, describe, gop_key, sweep, video_id
 from tests.faulty_s3 import at_time, faulty_s3
 from tests.memory_storage import MemoryStorage
 from tests.seaweed import SeaweedServer
@@ -218,7 +218,7 @@ def test_this_machines_clock_decides_nothing(
     monkeypatch.setattr(time, "time", lambda: real() + skew)
     collect(str(folder), older_than=WEEK)
     assert before - files(folder) == {gop_key("old.mp4", 0), ".old.mp4.s2vc-tmp"}
-    assert LocalStorage(folder).sweep(older_than=DAY - 3600) == 1
+    assert sweep(LocalStorage(folder), older_than=DAY - 3600) == 1
 
 
 @pytest.mark.s3

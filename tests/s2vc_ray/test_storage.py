@@ -24,6 +24,7 @@ from s2vc_ray.storage import (
 )
 from s2vc_ray.storage_local import LocalStorage
 from s2vc_ray.storage_s3 import S3Storage
+from tests.destinations import sweep
 from tests.seaweed import SeaweedServer
 
 RACERS = 8
@@ -198,8 +199,8 @@ def test_unfinished_writes_are_told_and_discarded(storage: Storage, tmp_path: Pa
     storage.discard(found[0])
     storage.discard(found[0])
     assert [write.key[0] for write in storage.unfinished()] == ["b"]
-    assert storage.sweep(older_than=3600) == 0
-    assert storage.sweep(older_than=-60) == 1
+    assert sweep(storage, older_than=3600) == 0
+    assert sweep(storage, older_than=-60) == 1
     assert [found.key for found in storage.list()] == ["a/k"]
 
 
@@ -237,7 +238,7 @@ def test_of_racing_put_files_one_wins(storage: Storage, tmp_path: Path) -> None:
     assert storage.read("race/f") in [b"%d" % winner * (size + 1) for winner in winners]
     barrier = threading.Barrier(1)
     assert not put(9), "who comes later loses"
-    assert storage.sweep(older_than=-60) == 0, "losers clean up after themselves"
+    assert sweep(storage, older_than=-60) == 0, "losers clean up after themselves"
 
 
 def test_keys_that_could_leave_the_root_are_refused(storage: Storage, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from s2vc_ray.backoff import Patience
 from s2vc_ray.errors import StorageError
 from s2vc_ray.storage import open_storage
 from s2vc_ray.storage_s3 import S3Storage
+from tests.destinations import sweep
 from tests.seaweed import SeaweedServer
 
 MIB = 1 << 20
@@ -77,10 +78,10 @@ def test_a_client_killed_mid_upload_leaves_no_object(server: SeaweedServer, tmp_
     storage = S3Storage(bucket, "p", part_bytes=5 * MIB)
     assert storage.stat("k") is None
     assert list(storage.list()) == []
-    assert storage.sweep(older_than=3600) == 0, "it may still be at work"
-    assert storage.sweep("other/", older_than=-60) == 0
-    assert storage.sweep(older_than=-60) == 1
-    assert storage.sweep(older_than=-60) == 0
+    assert sweep(storage, older_than=3600) == 0, "it may still be at work"
+    assert sweep(storage, "other/", older_than=-60) == 0
+    assert sweep(storage, older_than=-60) == 1
+    assert sweep(storage, older_than=-60) == 0
     assert storage.put_file("k", tmp_path / "file")
 
 
@@ -194,7 +195,7 @@ def test_a_failed_part_closes_the_upload(mocked: S3Storage, tmp_path: Path) -> N
     with pytest.raises(StorageError, match="InternalError: try later"):
         mocked.put_file("k", tmp_path / "file")
     assert mocked.stat("k") is None
-    assert mocked.sweep(older_than=-60) == 0
+    assert sweep(mocked, older_than=-60) == 0
 
 
 def test_a_file_that_shrinks_during_the_upload_is_no_object(mocked: S3Storage, tmp_path: Path) -> None:
