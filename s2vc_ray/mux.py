@@ -1,12 +1,11 @@
-"""Decoded pictures and a passthrough in, one playable file out: .mp4, .mkv, .y4m or y4m on standard output.
+"""Decoded pictures and a passthrough in, one playable file out: .mp4, .mov, .mkv, .y4m, or a pipe.
 
 Owns encoding, time stamps, rotation, aspect and colour tags of the written file. It writes under a temporary
 name, reads the result's time stamps back, and only then renames it. It must not know archives or the codec.
 
-Time stamps: .mp4 uses the source's own time base as the track's timescale, so every one is kept exactly.
-Matroska counts milliseconds: times are rounded to the nearest, and the report says by how much. y4m has
-only a frame rate. Even sizes are written as 4:2:0; odd sizes as 4:4:4, since H.264 4:2:0 cannot have them
-and a crop or a pad would change the picture.
+Time stamps: .mp4 and .mov use the source's own time base as the track's timescale, so every one is kept
+exactly. Matroska counts milliseconds: times are rounded to the nearest, and the report says by how much. y4m
+has only a frame rate. What a codec stores of a picture is its `Encoder`'s affair.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ from av.video.stream import VideoStream
 
 from s2vc_ray import y4m
 from s2vc_ray.colour import FULL, UNSPECIFIED, effective_matrix
+from s2vc_ray.encoders import Encoder
+from s2vc_ray.encoders import encoder as h264
 from s2vc_ray.errors import ConfigError, ObjectExists, StorageError
 from s2vc_ray.passthrough_format import Omitted, Passthrough
 from s2vc_ray.pictures import Clock, TimedFrame, VideoHeader, YuvConverter, add_video, checked, encode
@@ -35,7 +36,7 @@ from s2vc_ray.source_io import TAG_ERRORS
 
 __all__ = ["MuxReport", "VideoHeader", "write_video"]
 
-_FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".y4m": "y4m"}
+_FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".y4m": "y4m"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +67,35 @@ def write_video(
     header: VideoHeader,
     passthrough: Passthrough | None = None,
     *,
-    codec: str = "libx264",
-    crf: int = 16,
+    encoder: Encoder | None = None,
     overwrite: bool = False,
 ) -> MuxReport:
     """Write pictures and carried streams to ``out``.
 
     Args:
-        out: a path ending in .mp4, .mkv or .y4m, or "-" for y4m on standard output.
+        out: a path ending in .mp4, .mov, .mkv or .y4m, or "-" for standard output.
         frames: (pts in ``header.time_base`` units, uint8 RGB (H, W, 3)), pts ascending.
         passthrough: audio, subtitles and the rest, stream-copied as far as the container can hold them.
-        codec: an encoder of FFmpeg; ``crf`` applies to those that have it.
+        encoder: None is H.264, and y4m on standard output, which carries Matroska for any other.
         overwrite: replace an existing file.
 
     Raises:
-        ConfigError: an unknown suffix or encoder, or times that the container cannot express.
+        ConfigError: an unknown suffix or encoder, a container or picture size that the encoder does not take, or
+            times that the container cannot express.
         ObjectExists: ``out`` exists and ``overwrite`` is false.
         StorageError: no frames came, their sizes or order are wrong, or the written file reads back wrong.
     """
     if os.fspath(out) == "-":
-        return _write_y4m(sys.stdout.buffer, frames, header, passthrough)
-    path = Path(out)
-    kind = _FORMATS.get(path.suffix.lower())
+        if encoder is None:
+            return _write_y4m(sys.stdout.buffer, frames, header, passthrough)
+        return _write_container(sys.stdout.buffer, "matroska", frames, header, passthrough, encoder)
+    path, chosen = Path(out), encoder or h264()
+    suffix = path.suffix.lower()
+    kind = _FORMATS.get(suffix)
     if kind is None:
         raise ConfigError(f"{path}: unknown output format; use one of {', '.join(_FORMATS)} or -")
+    if kind != "y4m" and suffix not in chosen.containers:
+        raise ConfigError(f"{path}: {suffix} cannot hold {chosen.name}; use {' or '.join(chosen.containers)}")
     if path.exists() and not overwrite:
         raise ObjectExists(f"{path} exists; remove it or choose another name")
 
@@ -97,7 +103,7 @@ def write_video(
         if kind == "y4m":
             with temporary.open("wb") as file:
                 return _write_y4m(file, frames, header, passthrough)
-        return _write_container(temporary, kind, frames, header, passthrough, codec, crf)
+        return _write_container(temporary, kind, frames, header, passthrough, chosen)
 
     return _renamed_on_success(path, write)
 
@@ -152,13 +158,12 @@ def _write_y4m(
 
 
 def _write_container(
-    path: Path,
+    target: Path | IO[bytes],
     kind: str,
     frames: Iterable[TimedFrame],
     header: VideoHeader,
     passthrough: Passthrough | None,
-    codec: str,
-    crf: int,
+    encoder: Encoder,
 ) -> MuxReport:
     timed = checked(frames, header)
     first = next(timed)
@@ -166,25 +171,29 @@ def _write_container(
     shift = max(Fraction(0), -first[0] * header.time_base)
     clock = Clock.of(kind, header, shift)
     written: list[int] = []
-    if kind == "mp4":
+    if kind != "matroska":
         options = {"movie_timescale": str(clock.rate), "video_track_timescale": str(clock.rate)}
     else:
         # Audio may begin before time 0 (codec priming); making room for it would change every time.
         options = {"avoid_negative_ts": "disabled"}
     with av.open(
-        str(path),
+        str(target) if isinstance(target, Path) else target,
         "w",
         format=kind,
         container_options=options,
         metadata_errors=TAG_ERRORS,
     ) as out:
-        video = add_video(out, header, codec, crf, clock)
+        video = add_video(out, header, encoder, clock)
         remux = None
         if passthrough is not None:
             _describe_video(video, passthrough)
             remux = Remux(out, passthrough, shift)
             remux.add_streams()
-        out.start_encoding()
+        try:
+            out.start_encoding()
+        except (av.FFmpegError, ValueError) as refused:
+            size = f"{header.width}x{header.height}"
+            raise ConfigError(f"cannot write {encoder.name} of {size} into {kind} ({refused})") from refused
         for packet in encode(video, _noting(chain([first], timed), written), header, clock):
             if remux is not None and packet.dts is not None:
                 remux.write_until(packet.dts * Fraction(1, clock.rate))
@@ -193,11 +202,14 @@ def _write_container(
             remux.write_until(None)
     notes = [f"all times are {float(shift):.6f} s later than in the source"] if shift else []
     expected = [pts * header.time_base + shift for pts in written]
-    error = _check_times(path, expected)
     rounded: dict[int, Fraction] = {}
-    if remux is not None:
-        rounded, changes = check_carried(path, remux)
-        notes += changes
+    if isinstance(target, Path):
+        error = _check_times(target, expected)
+        if remux is not None:
+            rounded, changes = check_carried(target, remux)
+            notes += changes
+    else:  # a pipe: nothing can be read back
+        error = max(abs(Fraction(clock.tick(pts), clock.rate) - at) for pts, at in zip(written, expected))
     return MuxReport(
         frames=len(written),
         pts_error=error,

@@ -14,16 +14,17 @@ import numpy as np
 import numpy.typing as npt
 from av.container import OutputContainer
 from av.packet import Packet
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
 from s2vc_ray.colour import EXACT, FULL, LIMITED, effective_matrix, scaler_matrix
+from s2vc_ray.encoders import Encoder
 from s2vc_ray.errors import ConfigError, StorageError
 from s2vc_ray.values import ColourTags, VideoInfo
 
 _MAX_TIMESCALE = (1 << 31) - 1
-_WITH_CRF = frozenset({"libx264", "libx265", "libsvtav1", "libvpx-vp9"})
 
 TimedFrame = tuple[int, npt.NDArray[np.uint8]]
 
@@ -97,18 +98,23 @@ class Clock:
         return round((pts * self.time_base + self.shift) * self.rate)
 
 
-def add_video(out: OutputContainer, header: VideoHeader, codec: str, crf: int, clock: Clock) -> VideoStream:
-    options = {"crf": str(crf)} if codec in _WITH_CRF else {}
-    if codec == "libx265":
-        options["x265-params"] = "log-level=error"
+def add_video(out: OutputContainer, header: VideoHeader, encoder: Encoder, clock: Clock) -> VideoStream:
+    """A video stream of ``out`` for pictures as ``header`` describes them.
+
+    Raises:
+        ConfigError: there is no such encoder, or the container does not take its stream.
+    """
+    rate, options = header.average_rate or Fraction(25), dict(encoder.options)
     try:
         # The names of encoders are not known to the type checker, so neither is the stream's class.
-        video: VideoStream = out.add_stream(codec, rate=header.average_rate or Fraction(25), options=options)  # type: ignore[assignment]
+        video: VideoStream = out.add_stream(encoder.name, rate=rate, options=options)  # type: ignore[assignment]
     except (av.FFmpegError, ValueError) as error:
-        raise ConfigError(f"cannot encode {codec} into {out.format.name} ({error})") from error
+        raise ConfigError(f"cannot encode {encoder.name} into {out.format.name} ({error})") from error
     context = video.codec_context
     context.width, context.height = header.width, header.height
-    context.pix_fmt = "yuv444p" if header.width % 2 or header.height % 2 else "yuv420p"
+    context.pix_fmt = encoder.pixel_format(header.width, header.height)
+    if encoder.tag and out.format.name in ("mp4", "mov"):
+        context.codec_tag = encoder.tag
     context.time_base = Fraction(1, clock.rate)
     video.time_base = Fraction(1, clock.rate)
     context.sample_aspect_ratio = header.sample_aspect
@@ -118,6 +124,8 @@ def add_video(out: OutputContainer, header: VideoHeader, codec: str, crf: int, c
     context.colorspace = (
         effective_matrix(0, header.width, header.height) if colour.matrix == 0 else colour.matrix
     )
+    if VideoFormat(context.pix_fmt).is_rgb:
+        context.color_range, context.colorspace = FULL, 0
     if header.rotation:
         video.set_display_rotation(header.rotation)
     return video
@@ -171,7 +179,8 @@ class YuvConverter:
     def __init__(self, header: VideoHeader, pix_fmt: str) -> None:
         self._pix_fmt = pix_fmt
         self._matrix = scaler_matrix(header.colour.matrix, header.width, header.height)
-        self._range = ColorRange.JPEG if header.colour.range == FULL else ColorRange.MPEG
+        full = header.colour.range == FULL or VideoFormat(pix_fmt).is_rgb
+        self._range = ColorRange.JPEG if full else ColorRange.MPEG
         self._scaler = VideoReformatter()
 
     def __call__(self, rgb: npt.NDArray[np.uint8]) -> VideoFrame:

@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 
+from s2vc_ray.encoders import Encoder, encoder
 from s2vc_ray.errors import ConfigError, ObjectExists, StorageError
 from s2vc_ray.frames import decode_gop
 from s2vc_ray.mux import MuxReport, VideoHeader, write_video
@@ -130,7 +131,7 @@ def test_colours_survive(tmp_path: Path, colour: tuple[int, int, int, int], suff
     rgb = np.empty((1, 49, 65, 3), np.uint8)
     rgb[:] = (200, 60, 30)
     out = tmp_path / f"out{suffix}"
-    report = write_video(out, enumerate(rgb), header, crf=1)
+    report = write_video(out, enumerate(rgb), header, encoder=encoder("h264", crf=1))
     if suffix == ".y4m" and colour[3] in (1, 9):
         assert f"it is {colour[3]} (ITU-T H.273)" in report.notes[0]
         return
@@ -264,5 +265,6 @@ def test_wrong_frames_are_refused(tmp_path: Path, frames: list[TimedFrame], reas
 def test_unknown_format_and_encoder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown output format"):
         write_video(tmp_path / "out.gif", [], HEADER)
+    nonesuch = Encoder("nonesuch", (".mp4",), "yuv420p", "yuv444p")
     with pytest.raises(ConfigError, match="cannot encode nonesuch"):
-        write_video(tmp_path / "out.mp4", enumerate(pictures(1, 16, 16)), HEADER, codec="nonesuch")
+        write_video(tmp_path / "out.mp4", enumerate(pictures(1, 16, 16)), HEADER, encoder=nonesuch)
