@@ -1,0 +1,8 @@
+"""All cases, in the order of the table. A module of cases has its own ``CASES`` and one line here."""
+
+from __future__ import annotations
+
+from tests.matrix import times
+from tests.matrix.case import Case
+
+CASES: tuple[Case, ...] = (*times.CASES,)
