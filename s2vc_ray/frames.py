@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 
 from s2vc_ray.colour import EXACT, scaler_matrix, scaler_range
 from s2vc_ray.errors import SourceError
+from s2vc_ray.frame_digests import FrameHasher
 from s2vc_ray.seek_points import is_seek_point
 from s2vc_ray.source_io import (
     Source,
@@ -32,7 +33,7 @@ from s2vc_ray.source_io import (
     packets_of,
 )
 from s2vc_ray.ticks import VideoPacket, frame_step, frames_from_tick
-from s2vc_ray.values import GopSpec
+from s2vc_ray.values import FrameDigest, GopSpec
 
 _SEEK_TRIES = 6
 
@@ -50,21 +51,24 @@ class DecodedGop:
         pts: time stamp of each frame; a subset of the spec's.
         corrupt: how many of ``frames`` the decoder marked as damaged.
         missing: how many frames of the spec did not come out at all.
+        digests: of each of ``frames``, in its native planes before any conversion.
     """
 
     frames: npt.NDArray[np.uint8]
     pts: tuple[int, ...]
     corrupt: int
     missing: int
+    digests: tuple[FrameDigest, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedFrame:
-    """One frame: its time stamp, uint8 RGB of shape (H, W, 3), and whether the decoder marked it damaged."""
+    """One frame: its time stamp, uint8 RGB of shape (H, W, 3), whether the decoder marked it damaged, its digest."""
 
     pts: int
     rgb: npt.NDArray[np.uint8]
     corrupt: bool
+    digest: FrameDigest
 
 
 def decode_gop(source: Source, spec: GopSpec, *, threads: int = 1) -> DecodedGop:
@@ -79,13 +83,13 @@ def decode_gop(source: Source, spec: GopSpec, *, threads: int = 1) -> DecodedGop
     place = {pts: at for at, pts in enumerate(spec.pts)}
     # Filled in place: a list of frames and the array stacked from it would take the memory twice.
     frames = np.empty((spec.frames, spec.height, spec.width, 3), np.uint8)
-    found: dict[int, bool] = {}
+    found: dict[int, tuple[bool, FrameDigest]] = {}
     for further_back in (False, True):
         if len(found) < spec.frames:
             for frame in read_gop(source, spec, threads=threads, further_back=further_back):
                 if frame.pts not in found:
                     frames[place[frame.pts]] = frame.rgb
-                    found[frame.pts] = frame.corrupt
+                    found[frame.pts] = frame.corrupt, frame.digest
     if not found:
         raise SourceError(
             f"{name_of(source, spec.source_uri)}: none of the {spec.frames} frames of GOP {spec.index} "
@@ -95,8 +99,9 @@ def decode_gop(source: Source, spec: GopSpec, *, threads: int = 1) -> DecodedGop
     return DecodedGop(
         frames=frames if len(pts) == spec.frames else frames[[place[one] for one in pts]],
         pts=pts,
-        corrupt=sum(found.values()),
+        corrupt=sum(corrupt for corrupt, _ in found.values()),
         missing=spec.frames - len(pts),
+        digests=tuple(found[one][1] for one in pts),
     )
 
 
@@ -114,7 +119,7 @@ def read_gop(
     """
     name = name_of(source, spec.source_uri)
     wanted = set(spec.pts)
-    to_rgb = RgbConverter()
+    to_rgb, digest = RgbConverter(), FrameHasher()
     for pts, frame in _frames_from(source, spec, threads, further_back):
         if pts in wanted:
             if (frame.width, frame.height) != (spec.width, spec.height):
@@ -123,7 +128,7 @@ def read_gop(
                     f"(GOP {spec.index}, expected {spec.width}x{spec.height}); split the source there"
                 )
             wanted.remove(pts)
-            yield DecodedFrame(pts, to_rgb(frame), frame.is_corrupt)
+            yield DecodedFrame(pts, to_rgb(frame), frame.is_corrupt, digest(frame))
         if not wanted or pts > spec.pts[-1]:
             return
 

@@ -25,6 +25,14 @@ class ColourTags:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameDigest:
+    """What proves one decoded source frame: bytes of its native planes without padding, and their MD5 in hex."""
+
+    size: int
+    md5: str
+
+
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
     """What probing one source found. Times are integers in ``time_base`` units.
 
