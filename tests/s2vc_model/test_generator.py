@@ -1,8 +1,9 @@
-"""The small generator: the one-step formula, semantic tokens, temporal guidance, and saving the field's way."""
+"""The small generator: the one-step formula, semantic tokens, temporal guidance, and what importing it costs."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,14 +11,11 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from s2vc_model.generator import (
-    OneStepUNet,
-    PixelDecoder,
     SemanticHead,
     SmallGenerator,
     align,
     one_step_alphas,
 )
-from s2vc_model.layers import pixel_unshuffle
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer
 from tests.s2vc_model.networks import TINY
 
@@ -133,14 +131,12 @@ def test_align_moves_every_scale_by_the_same_pixels() -> None:
         assert torch.allclose(after[..., :-cells], before[..., cells:], atol=1e-4)
 
 
-def test_parts_save_and_load_the_diffusers_way(generator: SmallGenerator, tmp_path: Path) -> None:
-    generator.unet.save_pretrained(tmp_path / "unet")
-    generator.decoder.save_pretrained(tmp_path / "decoder")
-    unet = OneStepUNet.from_pretrained(tmp_path / "unet")
-    decoder = PixelDecoder.from_pretrained(tmp_path / "decoder")
-    assert tuple(unet.config.widths) == TINY.unet
-    f, tokens = torch.randn(1, TINY.feature, 8, 8), torch.randn(1, 1, TINY.tokens)
-    before = tuple(torch.randn(1, w, 8 // s, 8 // s) for w, s in zip(TINY.unet, (1, 2, 4), strict=True))
-    pixels = pixel_unshuffle(torch.randn(1, 3, 64, 64), 8)
-    assert torch.equal(unet(f, tokens, before, pixels)[0], generator.unet(f, tokens, before, pixels)[0])
-    assert torch.equal(decoder(f, None), generator.decoder(f, None))
+def test_loading_and_coding_with_small_imports_no_diffusers() -> None:
+    """195 MB of every worker, and half of its start."""
+    code = (
+        "import sys, numpy as np; from s2vc_model.codec import load_model; codec = load_model('small', 'cpu');"
+        "codec.decode_gops(codec.encode_gops([np.zeros((1, 32, 32, 3), np.uint8)], 30));"
+        "print([name for name in ('diffusers', 'transformers', 'torch._dynamo') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
