@@ -7,7 +7,10 @@ and CRCs before content is used.
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from collections.abc import Iterator
+from functools import lru_cache
+from itertools import accumulate
 from typing import BinaryIO
 
 from s2vc_ray.archive import format as fmt
@@ -17,6 +20,7 @@ from s2vc_ray.archive.salvage import salvage_walk
 from s2vc_ray.archive.window import FileWindow
 from s2vc_ray.errors import CorruptArchive, TruncatedArchive
 from s2vc_ray.fixity import crc32c
+from s2vc_ray.range_stream import RangeStream
 
 
 class ArchiveReader:
@@ -92,13 +96,34 @@ class ArchiveReader:
 
     def passthrough(self) -> Iterator[bytes]:
         """The passthrough bytes, at most 1 MiB at a time; where they are divided means nothing."""
-        for number, (offset, length) in enumerate(self._chunks):
-            where = f"passthrough chunk {number} at byte {offset}"
-            body = self._block(fmt.TAG_CHUNK, offset, length, where)
-            (sequence,) = fmt.CHUNK_HEAD.unpack_from(body)
-            if sequence != number:
-                raise CorruptArchive(f"{where}: says that it is chunk {sequence}")
-            yield body[fmt.CHUNK_HEAD.size :]
+        return map(self._chunk, range(len(self._chunks)))
+
+    def open_passthrough(self) -> BinaryIO:
+        """The passthrough bytes as a seekable stream, of which one chunk is in memory at a time."""
+        overhead = fmt.BLOCK_HEAD.size + fmt.CHUNK_HEAD.size
+        ends = list(accumulate(length - overhead for _, length in self._chunks))
+        chunk = lru_cache(maxsize=1)(self._chunk)
+
+        def read_range(start: int, end: int) -> bytes:
+            parts = []
+            while start < end:
+                number = bisect_right(ends, start)
+                data = chunk(number)
+                at = start - (ends[number] - len(data))
+                parts.append(data[at : at + end - start])
+                start += len(parts[-1])
+            return b"".join(parts)
+
+        return RangeStream(ends[-1] if ends else 0, read_range).buffered()
+
+    def _chunk(self, number: int) -> bytes:
+        offset, length = self._chunks[number]
+        where = f"passthrough chunk {number} at byte {offset}"
+        body = self._block(fmt.TAG_CHUNK, offset, length, where)
+        (sequence,) = fmt.CHUNK_HEAD.unpack_from(body)
+        if sequence != number:
+            raise CorruptArchive(f"{where}: says that it is chunk {sequence}")
+        return body[fmt.CHUNK_HEAD.size :]
 
     def verify(self) -> None:
         """Read every byte and check every CRC.

@@ -41,6 +41,7 @@ def test_an_archive_may_hold_nothing_but_its_header() -> None:
     assert len(reader) == 0
     assert list(reader.gops()) == []
     assert list(reader.passthrough()) == []
+    assert reader.open_passthrough().read() == b""
     reader.verify()
 
 
@@ -52,6 +53,11 @@ def test_equal_content_gives_equal_bytes_however_passthrough_is_divided() -> Non
     reader = ArchiveReader(data)
     assert [len(chunk) for chunk in reader.passthrough()] == [MIB, MIB, len(whole) - 2 * MIB]
     assert b"".join(reader.passthrough()) == whole
+    stream = reader.open_passthrough()
+    assert stream.read() == whole
+    for at, size in ((MIB - 5, 10), (5, 2 * MIB), (len(whole) - 3, 10)):
+        stream.seek(at)
+        assert stream.read(size) == whole[at : at + size]
 
 
 def test_the_writer_holds_one_record_at_a_time() -> None:
