@@ -1,9 +1,9 @@
 """From staged GOPs to a published archive and its manifest rows, in the one order that never lies.
 
-Assemble from staging, verify the assembled file by reading all of it again, publish it if nothing is there
-yet, write the manifest part, and only then clear staging. A crash between any two steps leaves what the next
-run needs: nothing is described before it exists, and nothing is cleared before it is described. Knows
-nothing of executors or the codec.
+Assemble from staging, verify the assembled file by reading all of it again, put the list of source frames, publish
+the archive if nothing is there yet, write the manifest part, and only then clear staging. A crash between any two
+steps leaves what the next run needs: no archive lies without its frame list, nothing is described before it exists,
+and nothing is cleared before it is described. Knows nothing of executors or the codec.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import BinaryIO
 
 from s2vc_model.bitstream import EncodedGop
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord, write_archive
-from s2vc_ray.errors import CorruptArchive, ObjectMissing, SourceError
+from s2vc_ray.errors import CorruptArchive, ObjectExists, ObjectMissing, SourceError
 from s2vc_ray.fixity import fixity
+from s2vc_ray.framemd5 import FrameListWriter, read_frame_list
 from s2vc_ray.manifest import write_part
 from s2vc_ray.passthrough import extract
 from s2vc_ray.plan import PlannedVideo, PublishedVideo, SourceFixity, is_published
@@ -27,6 +29,7 @@ from s2vc_ray.sources import Source, open_media
 from s2vc_ray.staging import StagedGop, staging_key, unpack_staged
 from s2vc_ray.storage import Storage, stat_source
 from s2vc_ray.storage_local import local_errors
+from s2vc_ray.values import VideoInfo
 
 
 def commit_video(
@@ -65,15 +68,18 @@ def adopt(video: PublishedVideo, job: JobContext, storage: Storage) -> tuple[Pub
     """Describe an archive that is there but not (as far as this driver knows) in the manifest.
 
     That is what a crash between publishing and describing leaves. Measurements come from staging where it
-    still holds these very payloads; otherwise the rows say that nothing was measured.
+    still holds these very payloads; otherwise the rows say that nothing was measured. The frame list is described
+    where it lists the frames of this archive.
     """
     key = video.source.archive_key
     with storage.open(key) as stream:
         size_and_digest = fixity(stream)
         stream.seek(0)
         reader = ArchiveReader(stream)
-        published = Published(key, size_and_digest, reader.header, reader.index)
         gops = [_described(record, video, reader.header, storage) for record in reader.gops()]
+        frames = sum(gop.frames for gop in gops)
+        listed = _listed(video.source.frame_list_key, frames, storage)
+        published = Published(key, size_and_digest, reader.header, reader.index, listed)
     _record(job, video.source, video.fixity, video.staging, published, gops, storage)
     return published, gops
 
@@ -93,16 +99,63 @@ def _publish(
         local_errors("write the archive in the scratch folder (TMPDIR)"),
         tempfile.TemporaryDirectory(prefix="s2vc-") as folder,
     ):
-        path = Path(folder, "archive.s2vc")
-        with path.open("wb") as out:
-            write_archive(out, _header(video, job), _records(video, gops, storage), _passthrough(video, job))
+        path, frames = Path(folder, "archive.s2vc"), Path(folder, "frames.framemd5")
+        with path.open("wb") as out, frames.open("wb") as lines:
+            frame_list = FrameListWriter(lines, video.info, video.fixity.sha256)
+            records = _records(video, gops, storage, frame_list)
+            write_archive(out, _header(video, job), records, _passthrough(video, job))
         with path.open("rb") as stream:
             published = _verified(stream, video.source.archive_key, gops)
+        published = replace(published, framemd5_sha256=fixity(frames).sha256, source_notes=_notes(video.info))
         _check_unchanged(video)
-        if storage.put_file(published.key, path):
+        is_first = storage.stat(published.key) is None and _put_frame_list(video.source, frames, storage)
+        if is_first and storage.put_file(published.key, path):
             return published
     with storage.open(published.key) as stream:
-        return published if fixity(stream) == published.fixity else None
+        if fixity(stream) != published.fixity:
+            return None
+    listed = _listed(video.source.frame_list_key, sum(gop.frames for gop in gops), storage)
+    return replace(published, framemd5_sha256=listed)
+
+
+def _put_frame_list(source: Source, path: Path, storage: Storage) -> bool:
+    """Have the frame list in place before its archive; False when another driver has published both meanwhile.
+
+    Raises:
+        ObjectExists: another list is there, without an archive; it is left alone.
+    """
+    key = source.frame_list_key
+    if storage.put_file(key, path):
+        return True
+    with storage.open(key) as stream:
+        if fixity(stream) == fixity(path):
+            return True
+    if storage.stat(source.archive_key) is not None:
+        return False
+    raise ObjectExists(
+        f"{key} exists and lists other frames, and there is no archive beside it: it was left alone; move it away and "
+        "run the job again, or choose another destination"
+    )
+
+
+def _listed(key: str, frames: int, storage: Storage) -> str | None:
+    """SHA-256 of the frame list under ``key``; None when there is none, or it is not of so many frames."""
+    if storage.stat(key) is None:
+        return None
+    with storage.open(key) as stream:
+        try:
+            if sum(1 for _ in read_frame_list(stream)) != frames:
+                return None
+        except ValueError:
+            return None
+        stream.seek(0)
+        return fixity(stream).sha256
+
+
+def _notes(info: VideoInfo) -> str | None:
+    """What probing noted of the source."""
+    notes = getattr(info, "notes", ())
+    return (notes if isinstance(notes, str) else "; ".join(notes)) or None
 
 
 def _header(video: PlannedVideo, job: JobContext) -> ArchiveHeader:
@@ -136,12 +189,15 @@ def _creator() -> str:
         return "s2vc-ray (not installed)"
 
 
-def _records(video: PlannedVideo, gops: Sequence[StagedGop], storage: Storage) -> Iterator[GopRecord]:
+def _records(
+    video: PlannedVideo, gops: Sequence[StagedGop], storage: Storage, frame_list: FrameListWriter
+) -> Iterator[GopRecord]:
     for gop, spec in zip(gops, video.specs, strict=True):
-        staged, payload = unpack_staged(storage.read(gop.key), gop.key)
-        if staged.payload_sha256 != gop.payload_sha256:
+        staged = unpack_staged(storage.read(gop.key), gop.key)
+        if staged.gop.payload_sha256 != gop.payload_sha256:
             raise CorruptArchive(f"staged GOP {gop.key} is not the one that was measured; run the job again")
-        yield GopRecord(gop.index, spec.first_frame, gop.q, gop.pts, payload)
+        frame_list.add(gop.pts, staged.digests)
+        yield GopRecord(gop.index, spec.first_frame, gop.q, gop.pts, staged.payload)
 
 
 def _passthrough(video: PlannedVideo, job: JobContext) -> Iterator[bytes]:
@@ -186,7 +242,7 @@ def _described(
     key = staging_key(video.staging, record.index)
     digest = hashlib.sha256(record.payload).hexdigest()
     try:
-        staged, _ = unpack_staged(storage.read(key), key)
+        staged = unpack_staged(storage.read(key), key).gop
     except ObjectMissing:
         staged = None
     if staged is not None and staged.payload_sha256 == digest:

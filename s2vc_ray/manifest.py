@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from s2vc_ray.errors import ObjectExists, StorageError
 from s2vc_ray.storage import Storage, open_storage
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ROOT = "manifest"
 _VIDEO_ID = re.compile(r"[0-9a-f]{16}")
 
@@ -43,7 +43,11 @@ class ManifestRow:
         job, created: the run that wrote the row, and when (UTC).
         config_hash, config: hash of what decides the archive's bytes; all options as JSON.
         source_*: where the source lay, and its size, store tag and SHA-256 when it was read.
+        source_notes: what was decided or noticed about the source's pictures, such as their bit depth.
         archive, archive_bytes, archive_sha256: key under the destination, and the published archive's fixity.
+        framemd5_sha256: of ``<source_name>.framemd5``, the list of decoded source frames beside the archive; None
+            where none was made (before version 2) or none is left.
+        creator: program and version that wrote the archive.
         status: ``ok``; ``partial`` when the source was truncated or damaged and what could be read of it was
             compressed (``error`` says what is missing); ``failed``. One for all rows of a video and job.
         frames_declared: of the whole video, by the source's header or, where that says nothing, its packets.
@@ -115,6 +119,9 @@ class ManifestRow:
     attempts: int | None = None
     error_class: str | None = None
     error: str | None = None
+    source_notes: str | None = None
+    framemd5_sha256: str | None = None
+    creator: str | None = None
 
 
 _TYPES = {
@@ -222,6 +229,21 @@ def read_manifest(destination: Storage | str) -> pa.Table:
     parts = [read_part(storage, key) for key in _part_keys(storage)]
     table = pa.concat_tables([SCHEMA.empty_table(), *parts], promote_options="default")
     return table.sort_by([(name, "ascending") for name in ("created", "source_name", "gop_index")])
+
+
+def read_columns(data: bytes, columns: Sequence[str]) -> pa.Table:
+    """Columns of a part file as `SCHEMA` has them; nulls where the part is older than a column.
+
+    Raises:
+        pyarrow.ArrowException: not a part file.
+    """
+    file = pq.ParquetFile(io.BytesIO(data))
+    table = file.read(columns=[name for name in columns if name in file.schema_arrow.names])
+    for name in columns:
+        if name not in table.column_names:
+            field = SCHEMA.field(name)
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(list(columns))
 
 
 def _first_row(storage: Storage, key: str) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _staged(storage: Storage, prefix: str, count: int) -> tuple[StagedGop, ...]:
     if not keys:
         return ()
     with ThreadPoolExecutor(_READERS) as readers:
-        return tuple(readers.map(lambda key: unpack_staged(storage.read(key), key)[0], keys))
+        return tuple(readers.map(lambda key: unpack_staged(storage.read(key), key).gop, keys))
 
 
 def read_fixity(uri: str) -> SourceFixity:

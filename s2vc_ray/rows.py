@@ -38,12 +38,17 @@ class JobContext:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """An archive at its place: its key, fixity, header and index."""
+    """An archive at its place: its key, fixity, header and index.
+
+    ``framemd5_sha256`` is of the frame list beside it, None where there is none; ``source_notes`` what planning noted.
+    """
 
     key: str
     fixity: Fixity
     header: ArchiveHeader
     index: ArchiveIndex
+    framemd5_sha256: str | None = None
+    source_notes: str | None = None
 
 
 def gop_rows(
@@ -57,6 +62,9 @@ def gop_rows(
     base = replace(
         _base(job, source, known, "partial" if lacking else "ok"),
         frames_declared=header.frames,
+        source_notes=archive.source_notes,
+        framemd5_sha256=archive.framemd5_sha256,
+        creator=header.creator,
         error_class=INCOMPLETE if lacking else None,
         error=_text(lacking) if lacking else None,
     )

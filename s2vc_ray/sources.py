@@ -54,6 +54,11 @@ class Source:
         """Where the archive goes under the destination."""
         return f"{self.name}.s2vc"
 
+    @property
+    def frame_list_key(self) -> str:
+        """Where the list of its decoded frames goes, beside the archive."""
+        return f"{self.name}.framemd5"
+
 
 def iter_sources(arguments: Sequence[str]) -> Iterator[Source]:
     """Every source the arguments name, in their order, each once; listed as they are asked for.

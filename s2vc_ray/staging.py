@@ -3,8 +3,9 @@
 Workers put it, the commit reads it back, and a resumed job finds it by listing: being one object, it is
 there whole or not at all. Key: ``_s2vc/staging/<video id>/<fingerprint>/<gop>.gop``. The fingerprint names
 the source's bytes, what decides the payload's bytes (`JobConfig.config_hash`) and what was measured, so a
-staged GOP is never taken for another. Layout: ``magic | u32 length of JSON (little-endian) | JSON |
-payload``. Knows nothing of Ray, torch or archives.
+staged GOP is never taken for another. Layout: ``magic | u32 length of JSON | u32 CRC-32C of JSON | JSON |
+payload``, little-endian. The frames' digests are in the JSON but not in `StagedGop`: a driver holds one of each
+GOP of its open videos. Knows nothing of Ray, torch or archives.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from dataclasses import asdict, dataclass
 
 from s2vc_ray.config import MetricPolicy
 from s2vc_ray.errors import StorageError
+from s2vc_ray.fixity import crc32c
+from s2vc_ray.values import FrameDigest
 
 STAGING = "_s2vc/staging"
-_MAGIC = b"S2GOP\x001\n"
-_LENGTH = struct.Struct("<I")
+_LAYOUT = 2
+_MAGIC = b"S2GOP\x002\n"
+_HEAD = struct.Struct("<II")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +89,19 @@ class StagedGop:
         return 8 * self.payload_bytes / (self.width * self.height * self.frames)
 
 
+@dataclass(frozen=True, slots=True)
+class StagedObject:
+    """All that is staged of one GOP. ``digests`` are of its source frames, one for each of ``gop.pts``."""
+
+    gop: StagedGop
+    payload: bytes
+    digests: tuple[FrameDigest, ...]
+
+
 def staging_prefix(video_id: str, source_sha256: str, config_hash: str, metrics: MetricPolicy) -> str:
     """Key prefix of a video's staged GOPs, without a trailing slash."""
-    measured = hashlib.sha256(f"{metrics} {sorted(metrics.names)}".encode()).hexdigest()[:8]
-    return f"{STAGING}/{video_id}/{source_sha256[:16]}-{config_hash}-{measured}"
+    kind = hashlib.sha256(f"{_LAYOUT} {metrics} {sorted(metrics.names)}".encode()).hexdigest()[:8]
+    return f"{STAGING}/{video_id}/{source_sha256[:16]}-{config_hash}-{kind}"
 
 
 def staging_key(prefix: str, index: int) -> str:
@@ -96,31 +109,35 @@ def staging_key(prefix: str, index: int) -> str:
     return f"{prefix}/{index:06d}.gop"
 
 
-def pack_staged(gop: StagedGop, payload: bytes) -> bytes:
+def pack_staged(staged: StagedObject) -> bytes:
     """The staged object's bytes."""
-    head = json.dumps(asdict(gop), separators=(",", ":")).encode()
-    return b"".join((_MAGIC, _LENGTH.pack(len(head)), head, payload))
+    digests = [[one.size, one.md5] for one in staged.digests]
+    head = json.dumps({**asdict(staged.gop), "digests": digests}, separators=(",", ":")).encode()
+    return b"".join((_MAGIC, _HEAD.pack(len(head), crc32c(head)), head, staged.payload))
 
 
-def unpack_staged(data: bytes, key: str) -> tuple[StagedGop, bytes]:
+def unpack_staged(data: bytes, key: str) -> StagedObject:
     """Parse and check a staged object.
 
     Raises:
         StorageError: the object under ``key`` is not what `pack_staged` wrote.
     """
-    at = len(_MAGIC) + _LENGTH.size
+    at = len(_MAGIC) + _HEAD.size
     if data[: len(_MAGIC)] != _MAGIC or len(data) < at:
         raise StorageError(f"staged GOP {key} is damaged: delete it and run the job again")
-    (length,) = _LENGTH.unpack_from(data, len(_MAGIC))
-    payload = data[at + length :]
+    length, crc = _HEAD.unpack_from(data, len(_MAGIC))
+    head, payload = data[at : at + length], data[at + length :]
+    if crc32c(head) != crc:
+        raise StorageError(f"staged GOP {key} has a damaged header: delete it and run the job again")
     try:
-        fields = json.loads(data[at : at + length])
+        fields = json.loads(head)
+        digests = tuple(FrameDigest(size, md5) for size, md5 in fields.pop("digests"))
         metrics = tuple(Metric(**metric) for metric in fields.pop("metrics"))
         gop = StagedGop(**{**fields, "pts": tuple(fields["pts"]), "metrics": metrics})
     except (ValueError, TypeError, KeyError) as error:
         raise StorageError(
             f"staged GOP {key} has an unreadable header: delete it and run the job again"
         ) from error
-    if hashlib.sha256(payload).hexdigest() != gop.payload_sha256:
+    if hashlib.sha256(payload).hexdigest() != gop.payload_sha256 or len(digests) != gop.frames:
         raise StorageError(f"staged GOP {key} fails its checksum: delete it and run the job again")
-    return gop, payload
+    return StagedObject(gop, payload, digests)

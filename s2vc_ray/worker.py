@@ -23,10 +23,10 @@ from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch, GopFailure, 
 from s2vc_ray.frames import DecodedGop, decode_gop
 from s2vc_ray.lanes import CodecLoader, CodedGop, Lanes, LoadedCodec, load_s2vc
 from s2vc_ray.sources import open_media
-from s2vc_ray.staging import StagedGop, pack_staged, unpack_staged
+from s2vc_ray.staging import StagedGop, StagedObject, pack_staged, unpack_staged
 from s2vc_ray.storage import open_storage
 from s2vc_ray.usage import Meter, Usage
-from s2vc_ray.values import GopSpec
+from s2vc_ray.values import FrameDigest, GopSpec
 
 __all__ = ["CodecLoader", "LoadedCodec", "Worker", "load_s2vc"]
 
@@ -36,6 +36,7 @@ class _Source:
     """What is to be said of a GOP's frames, and how long it took to get them."""
 
     pts: tuple[int, ...]
+    digests: tuple[FrameDigest, ...]
     corrupt: int
     seconds: float
 
@@ -102,7 +103,7 @@ class Worker:
                     outcomes[task] = staged
                 else:
                     gop, seconds = self._decode_source(task.spec)
-                    sources[task] = _Source(gop.pts, gop.corrupt, seconds)
+                    sources[task] = _Source(gop.pts, gop.digests, gop.corrupt, seconds)
                     frames.append(gop.frames)
                     # The codec frees them when they are coded, unless something else holds them.
                     del gop
@@ -124,7 +125,7 @@ class Worker:
     def _already_staged(self, task: GopTask) -> StagedGop | None:
         with self._meter.doing("stage"):
             try:
-                return unpack_staged(self._storage.read(task.key), task.key)[0]
+                return unpack_staged(self._storage.read(task.key), task.key).gop
             except ObjectMissing:
                 return None
 
@@ -165,10 +166,12 @@ class Worker:
             attempts=attempt,
         )
         with self._meter.doing("stage"):
-            if self._storage.put(staged.key, pack_staged(staged, coded.payload)):
+            if self._storage.put(
+                staged.key, pack_staged(StagedObject(staged, coded.payload, source.digests))
+            ):
                 return staged
             # A second driver, or an earlier life of this worker, was first: its bytes are the ones to archive.
-            return unpack_staged(self._storage.read(staged.key), staged.key)[0]
+            return unpack_staged(self._storage.read(staged.key), staged.key).gop
 
 
 def _failure(task: GopTask, error: Exception, attempt: int) -> GopFailure:

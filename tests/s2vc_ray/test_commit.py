@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from s2vc_ray.commit import commit_video
+from s2vc_ray.archive import ArchiveReader
+from s2vc_ray.commit import adopt, commit_video
 from s2vc_ray.compress import compress
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.errors import CorruptArchive, ObjectExists, ObjectMissing, StorageError
 from s2vc_ray.executor import CodecIdentity, GopBatch, GopTask
 from s2vc_ray.manifest import read_manifest
-from s2vc_ray.plan import PlannedVideo, plan_video
+from s2vc_ray.plan import PlannedVideo, PublishedVideo, plan_video
 from s2vc_ray.rows import JobContext
 from s2vc_ray.sources import Source
 from s2vc_ray.staging import StagedGop
@@ -115,4 +118,104 @@ def test_two_drivers_at_once(tmp_path: Path) -> None:
             row for row in read_manifest(str(tmp_path / "both")).to_pylist() if row["source_name"] == name
         ]
         assert {row["archive_bytes"] for row in described} == {size}
+        listed = hashlib.sha256((tmp_path / "both" / f"{name}.framemd5").read_bytes()).hexdigest()
+        assert {row["framemd5_sha256"] for row in described} == {listed}
         assert {row["gop_index"] for row in described} == {0, 1, 2}
+
+
+LIST = "a.mp4.framemd5"
+
+
+def test_the_frame_list_lies_beside_the_archive_and_in_the_row(video: PlannedVideo, storage: Storage) -> None:
+    commit_video(video, stage(video, storage), JOB, storage)
+    text = storage.read(LIST)
+    assert f"#source_sha256: {video.fixity.sha256}\n".encode() in text
+    assert len([line for line in text.splitlines() if not line.startswith(b"#")]) == 20
+    rows = read_manifest(storage).to_pylist()
+    assert {row["framemd5_sha256"] for row in rows} == {hashlib.sha256(text).hexdigest()}
+    assert {row["creator"] for row in rows} == {ArchiveReader(storage.read("a.mp4.s2vc")).header.creator}
+
+
+def test_a_frame_list_of_other_frames_is_left_alone_and_nothing_published(
+    video: PlannedVideo, storage: Storage
+) -> None:
+    storage.put(LIST, b"#somebody's\n")
+    with pytest.raises(ObjectExists, match=r"framemd5.*left alone"):
+        commit_video(video, stage(video, storage), JOB, storage)
+    assert storage.read(LIST) == b"#somebody's\n"
+    assert storage.stat("a.mp4.s2vc") is None
+    assert list(storage.list("manifest/")) == []
+
+
+def test_an_archive_without_its_frame_list_is_described_without(
+    video: PlannedVideo, storage: Storage
+) -> None:
+    """As an older version left it."""
+    gops = stage(video, storage)
+    commit_video(video, gops, JOB, storage)
+    for number, left in enumerate((None, b"#a list of no frame\n", b"no list")):
+        storage.delete(LIST)
+        if left is not None:
+            storage.put(LIST, left)
+        job = replace(JOB, job=f"later{number}")
+        commit_video(video, gops, job, storage)
+        rows = [row for row in read_manifest(storage).to_pylist() if row["job"] == job.job]
+        assert [row["framemd5_sha256"] for row in rows] == [None] * 3
+
+
+class Crash(Exception):
+    """The process is gone."""
+
+
+class Crashing:
+    """A storage whose driver dies before or after its ``fatal``-th change."""
+
+    def __init__(self, storage: Storage, fatal: int, *, after: bool) -> None:
+        self._storage = storage
+        self._left = fatal
+        self._after = after
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._storage, name)
+        if name not in ("put", "put_file", "delete_many"):
+            return method
+
+        def change(*arguments: Any, **options: Any) -> Any:
+            self._left -= 1
+            if self._left == 0 and not self._after:
+                raise Crash
+            result = method(*arguments, **options)
+            if self._left == 0:
+                raise Crash
+            return result
+
+        return change
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("fatal", [1, 2, 3, 4])
+def test_a_crash_between_any_two_steps_is_made_good(
+    video: PlannedVideo, storage: Storage, fatal: int, after: bool
+) -> None:
+    """Changes of a commit, in their order: frame list, archive, rows, clearing."""
+    gops = stage(video, storage)
+    with pytest.raises(Crash):
+        commit_video(video, gops, JOB, Crashing(storage, fatal, after=after))  # type: ignore[arg-type]
+    there = {item.key for item in storage.list() if not item.key.startswith(("_s2vc/", "manifest/"))}
+    done = fatal - 1 + after
+    assert there == set([LIST, "a.mp4.s2vc"][:done])
+    assert len(read_manifest(storage)) == (3 if done >= 3 else 0)
+    job = replace(JOB, job="j2")
+    parts = [item.key for item in storage.list("manifest/")]
+    plan = plan_video(video.source, storage, CONFIG, CODEC.weights_sha256, parts)
+    if isinstance(plan, PublishedVideo):
+        assert (plan.described is not None) == (done >= 3)
+        adopt(plan, job, storage)
+    else:
+        assert isinstance(plan, PlannedVideo)
+        commit_video(plan, list(plan.staged), job, storage)
+    digest = hashlib.sha256(storage.read(LIST)).hexdigest()
+    rows = read_manifest(storage).to_pylist()
+    assert {row["framemd5_sha256"] for row in rows} == {digest}
+    assert {row["job"] for row in rows} == ({"j1", "j2"} if done >= 3 else {"j2"})
+    assert list(storage.list("_s2vc/")) == []

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 from s2vc_ray.errors import ObjectExists, StorageError
-from s2vc_ray.manifest import SCHEMA, ManifestRow, PartIndex, describe, part_key, read_manifest, write_part
-from s2vc_ray.storage import open_storage
+from s2vc_ray.manifest import (
+    SCHEMA,
+    ManifestRow,
+    PartIndex,
+    describe,
+    part_key,
+    read_columns,
+    read_manifest,
+    write_part,
+)
+from s2vc_ray.storage import Storage, open_storage
 from s2vc_ray.tables import summarise_manifest
 
 ROW = ManifestRow(
@@ -40,7 +52,7 @@ ROW = ManifestRow(
 
 def test_schema_has_every_field_and_a_version() -> None:
     assert SCHEMA.names == [field.name for field in fields(ManifestRow)]
-    assert SCHEMA.metadata[b"s2vc.schema_version"] == b"1"
+    assert SCHEMA.metadata[b"s2vc.schema_version"] == b"2"
     assert not SCHEMA.field("video_id").nullable
     assert SCHEMA.field("gop_index").nullable
 
@@ -50,6 +62,36 @@ def test_rows_come_back_as_written(tmp_path: Path) -> None:
     write_part(storage, [ROW, replace(ROW, gop_index=1)])
     rows = read_manifest(str(tmp_path)).to_pylist()
     assert [ManifestRow(**row) for row in rows] == [ROW, replace(ROW, gop_index=1)]
+
+
+def old_part(storage: Storage, row: ManifestRow) -> None:
+    """A part as schema version 1 wrote it: without the columns that came later."""
+    key = write_part(storage, [row])
+    later = ["source_notes", "framemd5_sha256", "creator"]
+    table = pq.ParquetFile(io.BytesIO(storage.read(key))).read().drop_columns(later)
+    at = table.schema.get_field_index("schema_version")
+    table = table.set_column(at, table.schema.field(at), pa.array([1] * len(table), pa.int64()))
+    sink = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({"s2vc.schema_version": "1"}), sink, compression="zstd")
+    storage.put(key, sink.getvalue(), overwrite=True)
+
+
+def test_parts_of_an_older_version_still_read(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    old = replace(ROW, source_size=1, source_etag="e", archive_bytes=2)
+    old_part(storage, old)
+    assert "creator" not in pq.ParquetFile(tmp_path / part_key("j1", "v1")).schema_arrow.names
+    new = replace(old, job="j2", creator="s2vc-ray 0.1.0", framemd5_sha256="d", source_notes="10 bits to 8")
+    write_part(storage, [new])
+    rows = [ManifestRow(**row) for row in read_manifest(storage).to_pylist()]
+    assert sorted(rows, key=lambda row: row.job) == [replace(old, schema_version=1), new]
+    key = part_key("j1", "v1")
+    assert read_columns(storage.read(key), ["creator", "archive"]).to_pylist() == [
+        {"creator": None, "archive": "a.mp4.s2vc"}
+    ]
+    told = describe(storage, [key], archive="a.mp4.s2vc", config_hash="c")
+    assert told is not None
+    assert told.archive_bytes == 2
 
 
 def test_a_part_is_written_once(tmp_path: Path) -> None:

@@ -44,9 +44,11 @@ def test_payload_and_measurement_are_one_object(tmp_path: Path, tasks: tuple[Gop
     assert [gop.frames for gop in staged] == [8, 8, 4]
     storage = open_storage(str(tmp_path / "out"))
     for gop in staged:
-        read, payload = unpack_staged(storage.read(gop.key), gop.key)
-        assert read == gop
-        assert gop.bits_i + gop.bits_p == 8 * len(payload) == 8 * gop.payload_bytes
+        staged = unpack_staged(storage.read(gop.key), gop.key)
+        assert staged.gop == gop
+        assert gop.bits_i + gop.bits_p == 8 * len(staged.payload) == 8 * gop.payload_bytes
+        assert {digest.size for digest in staged.digests} == {64 * 48 * 3 // 2}
+        assert len({digest.md5 for digest in staged.digests}) == gop.frames
         assert (gop.verified, gop.metrics) == ("no", ())
 
 
