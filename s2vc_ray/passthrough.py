@@ -1,4 +1,4 @@
-"""Taking everything but the pictures out of a source, byte for byte.
+"""Taking everything but the pictures out of a source, byte for byte, in one reading.
 
 Reads audio, subtitle, data and attachment streams, cover art, tags and chapters into a ``Passthrough``. A
 stream that cannot be carried is listed with its reason, never dropped in silence. It must not know how
@@ -15,22 +15,25 @@ from typing import TYPE_CHECKING, Any
 import av
 from av.codec.context import CodecContext
 from av.container import InputContainer
-from av.packet import Packet
-from av.stream import AttachmentStream, Stream
+from av.packet import Packet, PacketSideData
+from av.stream import AttachmentStream, Discard, Stream
 
 from s2vc_ray.passthrough_format import (
     CORRUPT,
     DISCARD,
     DISPOSABLE,
     KEY,
+    PacketSpool,
+    PassPacket,
+    Passthrough,
+)
+from s2vc_ray.passthrough_head import (
+    TEMPLATE_FORMATS,
     Omitted,
     PassAttachment,
     PassChapter,
     PassHead,
-    PassPacket,
     PassStream,
-    Passthrough,
-    write_passthrough,
 )
 from s2vc_ray.source_io import Source, choose_video, is_picture, name_of, open_source, read_packets
 
@@ -39,7 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Omitted", "PassHead", "PassPacket", "PassStream", "Passthrough", "copy_packet", "extract"]
 
-_TEMPLATE_FORMATS = ("matroska", "mov", "nut", "mpegts")
+_LARGEST_SAMPLE = 1 << 16
+"""A larger first packet stays out of a stream's template: it would be kept twice."""
 
 
 def extract(source: Source, *, uri: str = "") -> Passthrough:
@@ -50,35 +54,32 @@ def extract(source: Source, *, uri: str = "") -> Passthrough:
         uri: what to call the source in error messages.
 
     Returns:
-        A ``Passthrough``; beyond 64 MiB its bytes lie in a temporary file that lives as long as it.
+        A ``Passthrough``; beyond 64 MiB its bytes lie in temporary files that live as long as it.
 
     Raises:
-        SourceError: the source cannot be opened or has no video stream.
+        SourceError: the source cannot be opened, has no video stream, or has tags beyond all measure.
     """
     name = name_of(source, uri)
     with open_source(source, uri) as container:
         video = choose_video(container, name)
         carried, omitted = _sort_streams(container, video.index)
-        first = _first_packets(container, carried)
-        silent = [stream for stream in carried if stream.index not in first]
-        omitted += [_omit(stream, "holds no packets") for stream in silent]
-        carried = [stream for stream in carried if stream.index in first]
+        records, first = PacketSpool(), dict[int, PassPacket]()
+        for packet in _packets(container, carried):
+            first.setdefault(packet.stream, packet)
+            records.put(packet)
+        attached = [stream for stream in container.streams if isinstance(stream, AttachmentStream)]
         head = PassHead(
-            streams=tuple(_describe(stream, first[stream.index]) for stream in carried),
-            attachments=tuple(
-                PassAttachment(stream.name or "", stream.mimetype or "", stream.data)
-                for stream in container.streams
-                if isinstance(stream, AttachmentStream)
-            ),
-            chapters=tuple(_chapter(chapter) for chapter in container.chapters()),
+            format=container.format.name,
             metadata=dict(container.metadata),
-            video_metadata=dict(video.metadata),
+            video_index=video.index,
             video_disposition=int(video.disposition),
-            omitted=tuple(sorted(omitted, key=lambda one: one.index)),
+            video_metadata=dict(video.metadata),
+            streams=tuple(_describe(stream, first.get(number)) for number, stream in enumerate(carried)),
+            attachments=tuple(PassAttachment(stream.index, dict(stream.metadata)) for stream in attached),
+            chapters=tuple(_chapter(chapter) for chapter in container.chapters()),
+            omitted=tuple(omitted),
         )
-        wanted = [stream.index for stream in carried]
-    with open_source(source, uri) as container:
-        return write_passthrough(head, _packets(container, wanted))
+        return records.close(head, (stream.data for stream in attached))
 
 
 def _sort_streams(container: InputContainer, video: int) -> tuple[list[Stream], list[Omitted]]:
@@ -102,7 +103,9 @@ def _omit(stream: Stream, reason: str) -> Omitted:
 
 def _codec_name(stream: Stream) -> str:
     context = _context(stream)
-    return context.codec.canonical_name if context is not None else getattr(stream, "name", None) or ""
+    if context is not None:
+        return context.codec.canonical_name
+    return getattr(stream, "name", None) or ""
 
 
 def _context(stream: Stream) -> CodecContext | None:
@@ -120,26 +123,15 @@ def _chapter(chapter: Chapter) -> PassChapter:
     )
 
 
-def _first_packets(container: InputContainer, carried: list[Stream]) -> dict[int, PassPacket]:
-    """The first packet of each stream in ``carried``; streams without packets are absent."""
-    found: dict[int, PassPacket] = {}
-    order = [stream.index for stream in carried]
-    for packet in _packets(container, order):
-        found.setdefault(order[packet.stream], packet)
-        if len(found) == len(order):
-            break
-    return found
-
-
-def _packets(container: InputContainer, order: list[int]) -> Iterator[PassPacket]:
-    """All packets of the streams in ``order``, numbered by their place in it."""
-    streams = [stream for stream in container.streams if stream.index in order]
+def _packets(container: InputContainer, streams: list[Stream]) -> Iterator[PassPacket]:
+    """All packets of ``streams``, numbered by their place in it."""
     if not streams:
         return
+    number = {stream.index: place for place, stream in enumerate(streams)}
     for stream in container.streams:
-        stream.discard = av.stream.Discard.none if stream in streams else av.stream.Discard.all
+        stream.discard = Discard.none if stream.index in number else Discard.all
     for packet in read_packets(container, streams):
-        yield copy_packet(packet, order.index(packet.stream_index))
+        yield copy_packet(packet, number[packet.stream_index])
 
 
 def copy_packet(packet: Packet[Any], stream: int) -> PassPacket:
@@ -150,17 +142,26 @@ def copy_packet(packet: Packet[Any], stream: int) -> PassPacket:
         | CORRUPT * packet.is_corrupt
         | DISPOSABLE * packet.is_disposable
     )
-    side = tuple((item.data_type, bytes(item)) for item in packet.iter_sidedata())
+    side = tuple((_side_name(item), bytes(item)) for item in packet.iter_sidedata())
     return PassPacket(stream, flags, packet.pts, packet.dts, packet.duration or 0, side, bytes(packet))
 
 
-def _describe(stream: Stream, first: PassPacket) -> PassStream:
+def _side_name(item: PacketSideData) -> str:
+    try:
+        return item.data_type
+    except IndexError:  # FFmpeg knows kinds that the library has no name for yet
+        return item.data_desc
+
+
+def _describe(stream: Stream, first: PassPacket | None) -> PassStream:
     template_format, template = _template(stream, first)
     context = _context(stream)
     return PassStream(
         index=stream.index,
+        id=stream.id,
         kind=stream.type,
         codec=_codec_name(stream),
+        tag=_tag(stream),
         time_base=stream.time_base or Fraction(1, 1000),
         extradata=(context.extradata or b"") if context is not None else b"",
         disposition=int(stream.disposition),
@@ -169,6 +170,11 @@ def _describe(stream: Stream, first: PassPacket) -> PassStream:
         template=template,
         template_format=template_format,
     )
+
+
+def _tag(stream: Stream) -> str:
+    tag = stream.codec_tag if _context(stream) is not None else ""
+    return tag if tag.isascii() and tag.isprintable() else ""
 
 
 def codec_parameters(stream: Stream) -> dict[str, int | str]:
@@ -181,29 +187,28 @@ def codec_parameters(stream: Stream) -> dict[str, int | str]:
             "sample_rate": context.sample_rate,
             "channels": context.layout.nb_channels,
             "layout": context.layout.name,
-            "sample_format": context.format.name,
+            "sample_format": context.format.name if context.format else "",
             "frame_size": context.frame_size,
             "padding": int(context.delay),
+            "profile": stream.profile or "",
         }
     if stream.type == "video":
         return {"width": context.width, "height": context.height}
     return {}
 
 
-def _template(stream: Stream, first: PassPacket) -> tuple[str, bytes]:
+def _template(stream: Stream, first: PassPacket | None) -> tuple[str, bytes]:
     """A tiny file holding ``stream``'s parameters: the format that returns them all, else the closest."""
-    if _context(stream) is None:
-        return "", b""
     wanted = _identity(stream)
     best: tuple[int, str, bytes] = (0, "", b"")
-    for kind in _TEMPLATE_FORMATS:
+    for kind in TEMPLATE_FORMATS:
         try:
-            data = _one_stream_file(stream, first, kind)
+            data = _one_stream_file(stream, _sample(stream, first), kind)
             with av.open(BytesIO(data), "r", format=kind) as again:
                 got = _identity(again.streams[0])
         except (av.FFmpegError, ValueError, IndexError):
             continue  # this format cannot hold the codec; the next one may
-        if got.get("codec") != wanted["codec"]:
+        if (got["kind"], got["codec"]) != (wanted["kind"], wanted["codec"]):
             continue
         score = sum(got.get(key) == value for key, value in wanted.items())
         best = max(best, (score, kind, data), key=lambda one: one[0])
@@ -212,26 +217,34 @@ def _template(stream: Stream, first: PassPacket) -> tuple[str, bytes]:
     return best[1], best[2]
 
 
+def _sample(stream: Stream, first: PassPacket | None) -> bytes:
+    """The first packet, which FFmpeg must see of some codecs, or a stand-in: a picture would be kept twice."""
+    if first is None or is_picture(stream) or len(first.data) > _LARGEST_SAMPLE:
+        return b"\0"
+    return first.data
+
+
 def _identity(stream: Stream) -> dict[str, object]:
     context = _context(stream)
-    if context is None:
-        return {}
     return {
-        "codec": context.codec.id,
-        "extradata": context.extradata,
+        "kind": stream.type,
+        "codec": _codec_name(stream),
+        "extradata": context.extradata if context is not None else None,
         **codec_parameters(stream),
     }
 
 
-def _one_stream_file(stream: Stream, first: PassPacket, kind: str) -> bytes:
+def _one_stream_file(stream: Stream, sample: bytes, kind: str) -> bytes:
     file = BytesIO()
-    with av.open(file, "w", format=kind, container_options={"fflags": "+bitexact"}) as out:
+    # Without write_btrt=0 the mov muxer appends a box to the extradata of subtitles.
+    options = {"fflags": "+bitexact", "write_btrt": "0"}
+    with av.open(file, "w", format=kind, container_options=options) as out:
         copy = out.add_stream_from_template(stream, opaque=True)
-        packet = Packet(len(first.data))
-        packet.update(first.data)
+        packet = Packet(len(sample))
+        packet.update(sample)
         packet.stream, packet.is_keyframe = copy, True
         packet.time_base = stream.time_base or Fraction(1, 1000)
         packet.pts = packet.dts = 0
-        packet.duration = first.duration
+        packet.duration = 1
         out.mux(packet)
     return file.getvalue()

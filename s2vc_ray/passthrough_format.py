@@ -1,123 +1,37 @@
-"""What travels beside the pictures, as values, and its byte layout.
+"""The bytes of what travels beside the pictures (docs/format.md, "Passthrough data"): head, attachments, packets.
 
-Owns the passthrough bytes of an archive: stream descriptions, tags, chapters, attachments, and every
-packet with its times. It knows no media file and no muxer.
-
-Layout (little-endian)::
-
-    "S2PT" | u8 version | u32 header length | header: UTF-8 JSON
-    packets: u32 size | u16 stream | u16 flags | i64 pts | i64 dts | i64 duration | u8 side data count
-             per side data: u8 name length | u32 size | name | data
-             data
-    end:     u32 0xFFFFFFFF | u64 packet count | u32 CRC-32 of everything from the magic to here
-
-An unknown time is -2^63. ``flags``: 1 keyframe, 2 discard, 4 corrupt, 8 disposable. A reader never
-allocates more than is there, nor more than the bounds below.
+It knows no media file and no muxer. A reader takes no memory for a length before it knows that so many bytes
+are there.
 """
 
 from __future__ import annotations
 
-import json
 import struct
 import tempfile
 import zlib
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
-from fractions import Fraction
-from io import BytesIO
-from typing import IO, Any
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from io import SEEK_END, BytesIO
+from typing import IO
 
-from s2vc_ray.errors import CorruptArchive, TruncatedArchive, UnsupportedVersion
+from s2vc_ray.errors import CorruptArchive, SourceError, TruncatedArchive, UnsupportedVersion
+from s2vc_ray.passthrough_head import Omitted, PassAttachment, PassHead, head_from_json, head_to_json
 
 MAGIC = b"S2PT"
 VERSION = 1
-MAX_HEADER = 1 << 28
-MAX_PACKET = 1 << 28
+MAX_HEADER = 1 << 26
 KEY, DISCARD, CORRUPT, DISPOSABLE = 1, 2, 4, 8
 
-_PREFIX = struct.Struct("<4sBI")
+_PREFIX = struct.Struct("<4sBII")
 _PACKET = struct.Struct("<IHHqqqB")
 _SIDE = struct.Struct("<BI")
 _END = struct.Struct("<IQ")
-_CRC = struct.Struct("<I")
+_U32 = struct.Struct("<I")
 _END_MARK = 0xFFFFFFFF
 _NO_TIME = -(1 << 63)
 _CHUNK = 1 << 20
 _IN_MEMORY = 1 << 26
-
-
-@dataclass(frozen=True, slots=True)
-class PassStream:
-    """One carried stream.
-
-    Attributes:
-        index: its number in the source.
-        kind: "audio", "subtitle", "data" or "video" (cover art).
-        codec: FFmpeg's codec name, empty when it has none.
-        time_base: unit of its packets' times.
-        extradata: the decoder's set-up bytes, exactly as stored.
-        disposition: FFmpeg's disposition bits.
-        metadata: its tags (language, title, ...).
-        parameters: what else describes the codec (sample rate, channel layout, ...), for people.
-        template: a tiny media file in format ``template_format`` with this stream's first packet, from which
-            a muxer takes the codec parameters; empty when no format could hold it.
-    """
-
-    index: int
-    kind: str
-    codec: str
-    time_base: Fraction
-    extradata: bytes
-    disposition: int
-    metadata: dict[str, str]
-    parameters: dict[str, int | str]
-    template: bytes
-    template_format: str
-
-
-@dataclass(frozen=True, slots=True)
-class PassAttachment:
-    """A file inside the source, such as a subtitle font."""
-
-    name: str
-    mimetype: str
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PassChapter:
-    """A chapter mark; times in ``time_base`` units."""
-
-    id: int
-    start: int
-    end: int
-    time_base: Fraction
-    metadata: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Omitted:
-    """A stream of the source, or of a passthrough, that was not carried, and why."""
-
-    index: int
-    kind: str
-    codec: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class PassHead:
-    """Everything but the packets; the ``video_`` fields belong to the compressed stream itself."""
-
-    streams: tuple[PassStream, ...]
-    attachments: tuple[PassAttachment, ...]
-    chapters: tuple[PassChapter, ...]
-    metadata: dict[str, str]
-    video_metadata: dict[str, str]
-    video_disposition: int
-    omitted: tuple[Omitted, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,27 +48,35 @@ class PassPacket:
 
 
 class Passthrough:
-    """A parsed header over the bytes it came from; packets are read as they are asked for.
+    """A parsed header over the bytes it came from; attachments and packets are read as they are asked for.
 
     Attributes:
         head: streams, tags, chapters, attachments.
+        damage: where a salvaged passthrough was found to end early, empty else; known once ``packets`` ended.
     """
 
-    def __init__(self, head: PassHead, file: IO[bytes], packets_at: int) -> None:
+    def __init__(self, head: PassHead, front: _Bytes, body: _Bytes, *, salvage: bool = False) -> None:
         self.head = head
-        self._file = file
-        self._packets_at = packets_at
+        self.damage = ""
+        self._front = front
+        self._body = body
+        self._salvage = salvage
 
     @classmethod
-    def read(cls, file: IO[bytes]) -> Passthrough:
+    def read(cls, file: IO[bytes], *, salvage: bool = False) -> Passthrough:
         """Parse the header at the start of a seekable file, which the result keeps reading from.
+
+        Args:
+            salvage: of bytes that end early give what is whole: attachments that are not become ``omitted``,
+                and packets end where the bytes do.
 
         Raises:
             CorruptArchive: not a passthrough, or damaged (``TruncatedArchive`` when it ends early).
             UnsupportedVersion: written by a later format.
         """
-        file.seek(0)
-        magic, version, length = _PREFIX.unpack(_exactly(file, _PREFIX.size, "header"))
+        size = file.seek(0, SEEK_END)
+        whole = _Bytes(file, 0, size)
+        magic, version, length, crc = _PREFIX.unpack(whole.take(0, _PREFIX.size, "header"))
         if magic != MAGIC:
             raise CorruptArchive("passthrough does not begin with its magic S2PT")
         if version != VERSION:
@@ -163,7 +85,19 @@ class Passthrough:
             raise CorruptArchive(
                 f"passthrough header claims {length} bytes; at most {MAX_HEADER} are allowed"
             )
-        return cls(_head_from_json(_exactly(file, length, "header")), file, file.tell())
+        text = whole.take(_PREFIX.size, length, "header")
+        if zlib.crc32(text) != crc:
+            raise CorruptArchive("passthrough header does not match its checksum")
+        head = head_from_json(text)
+        at = _PREFIX.size + length
+        end = at + sum(one.size for one in head.attachments)
+        if end > size:
+            if not salvage:
+                raise TruncatedArchive(f"passthrough ends inside its attachments: {size} of {end} bytes")
+            head = _whole_attachments(head, at, size)
+            end = at + sum(one.size for one in head.attachments)
+            return cls(head, _Bytes(file, 0, end), _Bytes(file, size, 0), salvage=True)
+        return cls(head, _Bytes(file, 0, end), _Bytes(file, end, size - end), salvage=salvage)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Passthrough:
@@ -171,28 +105,35 @@ class Passthrough:
         return cls.read(BytesIO(data))
 
     @classmethod
-    def from_chunks(cls, chunks: Iterable[bytes]) -> Passthrough:
-        """As ``from_bytes`` for bytes in pieces; beyond 64 MiB they are held in a temporary file."""
+    def from_chunks(cls, chunks: Iterable[bytes], *, salvage: bool = False) -> Passthrough:
+        """As ``read`` for bytes in pieces; beyond 64 MiB they are held in a temporary file."""
         file = spool()
         for chunk in chunks:
             file.write(chunk)
-        return cls.read(file)
+        return cls.read(file, salvage=salvage)
 
     def chunks(self) -> Iterator[bytes]:
         """The serialised bytes, at most 1 MiB at a time."""
-        at = 0
-        while True:
-            # Packets may be read between two chunks: the file's position is not ours alone.
-            self._file.seek(at)
-            chunk = self._file.read(_CHUNK)
-            if not chunk:
-                return
-            at += len(chunk)
-            yield chunk
+        for part in (self._front, self._body):
+            yield from part.chunks()
 
     def to_bytes(self) -> bytes:
         """The serialised bytes, whole."""
         return b"".join(self.chunks())
+
+    def attachment(self, number: int) -> bytes:
+        """The bytes of ``head.attachments[number]``.
+
+        Raises:
+            CorruptArchive: they do not match their checksum.
+        """
+        wanted = self.head.attachments[number]
+        before = sum(one.size for one in self.head.attachments[:number])
+        all_of_them = sum(one.size for one in self.head.attachments)
+        data = self._front.take(self._front.size - all_of_them + before, wanted.size, "attachments")
+        if zlib.crc32(data) != wanted.crc32:
+            raise CorruptArchive(f"attachment {wanted.name!r} does not match its checksum")
+        return data
 
     def packets(self) -> Iterator[PassPacket]:
         """Every packet in the source's order.
@@ -200,45 +141,73 @@ class Passthrough:
         Raises:
             CorruptArchive: a record is damaged; ``TruncatedArchive`` when the bytes end early.
         """
-        file, at, count = self._file, self._packets_at, 0
-        file.seek(0)
-        crc = _crc_of(file, self._packets_at)
-        while True:
-            file.seek(at)
-            packet, raw = _read_packet(file, len(self.head.streams))
-            crc = zlib.crc32(raw, crc)
-            at += len(raw)
-            if packet is None:
-                break
-            count += 1
-            yield packet
-        (claimed,) = struct.unpack("<Q", raw[4:])
-        file.seek(at)
-        (stored,) = _CRC.unpack(_exactly(file, _CRC.size, "checksum"))
-        if claimed != count or stored != crc:
-            raise CorruptArchive(f"passthrough checksum or packet count is wrong after {count} packets")
+        try:
+            yield from _read_packets(self._body, len(self.head.streams))
+        except TruncatedArchive as error:
+            if not self._salvage:
+                raise
+            self.damage = str(error)
 
 
-def write_passthrough(head: PassHead, packets: Iterable[PassPacket]) -> Passthrough:
-    """Serialise; beyond 64 MiB the bytes lie in a temporary file that goes with the result."""
-    file = spool()
-    header = _head_to_json(head)
-    crc = 0
+class PacketSpool:
+    """Packet records in the making: ``put`` every packet, then ``close`` with what goes before them.
 
-    def put(data: bytes) -> None:
-        nonlocal crc
-        crc = zlib.crc32(data, crc)
-        file.write(data)
+    Beyond 64 MiB they lie in a temporary file that goes with the resulting ``Passthrough``.
+    """
 
-    put(_PREFIX.pack(MAGIC, VERSION, len(header)) + header)
-    packets_at = file.tell()
-    count = 0
+    def __init__(self) -> None:
+        self._file = spool()
+        self._crc = 0
+        self._counts: Counter[int] = Counter()
+
+    def put(self, packet: PassPacket) -> None:
+        """Add one packet."""
+        self._write(_packet_bytes(packet))
+        self._counts[packet.stream] += 1
+
+    def close(self, head: PassHead, attachments: Iterable[bytes] = ()) -> Passthrough:
+        """The whole passthrough.
+
+        Args:
+            head: what it says of numbers, sizes and CRCs of packets and attachments is replaced by the true ones.
+            attachments: the bytes of each of ``head.attachments``, one at a time.
+
+        Raises:
+            SourceError: the header is larger than a reader would accept.
+        """
+        self._write(_END.pack(_END_MARK, self._counts.total()))
+        self._file.write(_U32.pack(self._crc))
+        files, described = spool(), []
+        for one, data in zip(head.attachments, attachments, strict=True):
+            described.append(replace(one, size=len(data), crc32=zlib.crc32(data)))
+            files.write(data)
+        streams = tuple(replace(one, packets=self._counts[n]) for n, one in enumerate(head.streams))
+        head = replace(head, streams=streams, attachments=tuple(described))
+        header = head_to_json(head)
+        if len(header) > MAX_HEADER:
+            raise SourceError(
+                f"tags and stream descriptions take {len(header)} bytes; at most {MAX_HEADER} can be kept: "
+                "compress without passthrough, or remove the largest tags"
+            )
+        front = spool()
+        front.write(_PREFIX.pack(MAGIC, VERSION, len(header), zlib.crc32(header)) + header)
+        for chunk in _Bytes(files, 0, files.tell()).chunks():
+            front.write(chunk)
+        return Passthrough(head, _Bytes(front, 0, front.tell()), _Bytes(self._file, 0, self._file.tell()))
+
+    def _write(self, data: bytes) -> None:
+        self._crc = zlib.crc32(data, self._crc)
+        self._file.write(data)
+
+
+def write_passthrough(
+    head: PassHead, packets: Iterable[PassPacket], attachments: Iterable[bytes] = ()
+) -> Passthrough:
+    """Serialise; see ``PacketSpool``."""
+    records = PacketSpool()
     for packet in packets:
-        put(_packet_bytes(packet))
-        count += 1
-    put(_END.pack(_END_MARK, count))
-    file.write(_CRC.pack(crc))
-    return Passthrough(head, file, packets_at)
+        records.put(packet)
+    return records.close(head, attachments)
 
 
 def spool() -> IO[bytes]:
@@ -246,20 +215,43 @@ def spool() -> IO[bytes]:
     return tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)
 
 
-def _exactly(file: IO[bytes], size: int, what: str) -> bytes:
-    data = file.read(size)
-    if len(data) < size:
-        raise TruncatedArchive(f"passthrough ends inside its {what}: {len(data)} of {size} bytes")
-    return data
+@dataclass(frozen=True, slots=True)
+class _Bytes:
+    """``size`` bytes of a seekable file from ``start`` on. Others may move the file's position meanwhile."""
+
+    file: IO[bytes]
+    start: int
+    size: int
+
+    def take(self, at: int, size: int, what: str) -> bytes:
+        """Exactly ``size`` bytes from ``at`` on.
+
+        Raises:
+            TruncatedArchive: they are not there; no memory was taken for them.
+        """
+        if size > self.size - at:
+            raise TruncatedArchive(f"passthrough ends inside its {what}: {self.size - at} of {size} bytes")
+        self.file.seek(self.start + at)
+        return self.file.read(size)
+
+    def chunks(self) -> Iterator[bytes]:
+        for at in range(0, self.size, _CHUNK):
+            yield self.take(at, min(_CHUNK, self.size - at), "bytes")
 
 
-def _crc_of(file: IO[bytes], size: int) -> int:
-    crc = 0
-    while size:
-        data = _exactly(file, min(size, _CHUNK), "header")
-        crc = zlib.crc32(data, crc)
-        size -= len(data)
-    return crc
+def _whole_attachments(head: PassHead, at: int, size: int) -> PassHead:
+    """``head`` without the attachments that do not end before ``size``."""
+    whole: list[PassAttachment] = []
+    for one in head.attachments:
+        at += one.size
+        if at > size:
+            break
+        whole.append(one)
+    lost = tuple(
+        Omitted(one.index, "attachment", one.name, "lost where the archive is damaged")
+        for one in head.attachments[len(whole) :]
+    )
+    return replace(head, attachments=tuple(whole), omitted=head.omitted + lost)
 
 
 def _packet_bytes(packet: PassPacket) -> bytes:
@@ -280,75 +272,31 @@ def _packet_bytes(packet: PassPacket) -> bytes:
     return b"".join(parts)
 
 
-def _read_packet(file: IO[bytes], streams: int) -> tuple[PassPacket | None, bytes]:
-    """The next packet and its raw bytes; None with the end record's bytes at the end."""
-    raw = bytearray(_exactly(file, 4, "packets"))
-    (size,) = _CRC.unpack(raw)
-    if size == _END_MARK:
-        return None, bytes(raw + _exactly(file, _END.size - 4, "end record"))
-    raw += _exactly(file, _PACKET.size - 4, "packets")
-    _, stream, flags, pts, dts, duration, sides = _PACKET.unpack(raw)
-    if size > MAX_PACKET or stream >= streams:
-        raise CorruptArchive(f"implausible passthrough packet: {size} bytes of stream {stream}")
-    side = []
-    for _ in range(sides):
-        part = _exactly(file, _SIDE.size, "packets")
-        name_length, length = _SIDE.unpack(part)
-        if length > MAX_PACKET:
-            raise CorruptArchive(f"implausible passthrough side data of {length} bytes")
-        body = _exactly(file, name_length + length, "packets")
-        raw += part + body
-        side.append((body[:name_length].decode("ascii", "replace"), body[name_length:]))
-    data = _exactly(file, size, "packets")
-    times = [None if time == _NO_TIME else time for time in (pts, dts)]
-    return PassPacket(stream, flags, times[0], times[1], duration, tuple(side), data), bytes(raw) + data
+def _read_packets(body: _Bytes, streams: int) -> Iterator[PassPacket]:
+    at = crc = count = 0
 
+    def take(size: int) -> bytes:
+        nonlocal at, crc
+        data = body.take(at, size, "packets")
+        at += size
+        crc = zlib.crc32(data, crc)
+        return data
 
-def _head_to_json(head: PassHead) -> bytes:
-    def plain(value: Any) -> Any:
-        if isinstance(value, bytes):
-            return b64encode(value).decode("ascii")
-        if isinstance(value, Fraction):
-            return [value.numerator, value.denominator]
-        raise TypeError(f"cannot write {type(value).__name__} into a passthrough header")
-
-    return json.dumps(asdict(head), default=plain, separators=(",", ":")).encode("ascii")
-
-
-def _head_from_json(data: bytes) -> PassHead:
-    try:
-        raw = json.loads(data)
-        return PassHead(
-            streams=tuple(_value(PassStream, item) for item in raw["streams"]),
-            attachments=tuple(_value(PassAttachment, item) for item in raw["attachments"]),
-            chapters=tuple(_value(PassChapter, item) for item in raw["chapters"]),
-            metadata=_tags(raw["metadata"]),
-            video_metadata=_tags(raw["video_metadata"]),
-            video_disposition=int(raw["video_disposition"]),
-            omitted=tuple(_value(Omitted, item) for item in raw["omitted"]),
-        )
-    except (ValueError, KeyError, TypeError, RecursionError, ZeroDivisionError, Base64Error) as error:
-        raise CorruptArchive(f"passthrough header is not usable ({error})") from error
-
-
-def _value(kind: type, item: dict[str, Any]) -> Any:
-    """One of this module's values from its JSON, each field checked against its declared type."""
-    readers: dict[str, Callable[[Any], Any]] = {
-        "int": int,
-        "str": _text,
-        "bytes": lambda text: b64decode(_text(text), validate=True),
-        "Fraction": lambda pair: Fraction(int(pair[0]), int(pair[1])),
-        "dict[str, str]": _tags,
-        "dict[str, int | str]": dict,
-    }
-    return kind(**{field.name: readers[str(field.type)](item[field.name]) for field in fields(kind)})
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, found {type(value).__name__}")
-    return value
-
-
-def _tags(value: Any) -> dict[str, str]:
-    return {_text(key): _text(text) for key, text in dict(value).items()}
+    while (size := _U32.unpack(mark := take(_U32.size))[0]) != _END_MARK:
+        _, stream, flags, pts, dts, duration, sides = _PACKET.unpack(mark + take(_PACKET.size - _U32.size))
+        if stream >= streams:
+            raise CorruptArchive(f"a passthrough packet is of stream {stream}; there are {streams}")
+        side = []
+        for _ in range(sides):
+            name_length, length = _SIDE.unpack(take(_SIDE.size))
+            name = take(name_length)
+            side.append((name.decode("ascii", "replace"), take(length)))
+        times = [None if time == _NO_TIME else time for time in (pts, dts)]
+        yield PassPacket(stream, flags, times[0], times[1], duration, tuple(side), take(size))
+        count += 1
+    (claimed,) = struct.unpack("<Q", take(8))
+    computed = crc
+    if claimed != count or _U32.unpack(take(_U32.size))[0] != computed:
+        raise CorruptArchive(f"passthrough checksum or packet count is wrong after {count} packets")
+    if at != body.size:
+        raise CorruptArchive(f"{body.size - at} bytes behind the end of the passthrough")

@@ -20,7 +20,8 @@ from av.container import OutputContainer
 from av.packet import Packet, PacketSideData, packet_sidedata_type_from_literal
 from av.stream import Disposition, Stream
 
-from s2vc_ray.passthrough_format import CORRUPT, KEY, Omitted, PassPacket, PassStream, Passthrough
+from s2vc_ray.passthrough_format import CORRUPT, KEY, PassPacket, Passthrough
+from s2vc_ray.passthrough_head import Omitted, PassStream
 from s2vc_ray.source_io import TAG_ERRORS
 
 _WRITTEN_BY_MUXER = frozenset(
@@ -88,12 +89,14 @@ class Remux:
                 self._streams[number] = _add(self.out, stream)
                 self.carried.append(stream.index)
                 self.sources[self._streams[number].index] = stream.index
-        for attachment in head.attachments:
+        for number, attachment in enumerate(head.attachments):
             if self.out.format.name == "matroska":
-                self.out.add_attachment(attachment.name, attachment.mimetype, attachment.data)
+                data = self.passthrough.attachment(number)
+                mimetype = attachment.metadata.get("mimetype", "application/octet-stream")
+                self.out.add_attachment(attachment.name, mimetype, data)
             else:
                 reason = f"{self.out.format.name} holds no attached files"
-                self.omitted.append(Omitted(-1, "attachment", attachment.name, reason))
+                self.omitted.append(Omitted(attachment.index, "attachment", attachment.name, reason))
 
     def write_until(self, time: Fraction | None) -> None:
         """Mux carried packets whose decode time in seconds is at most ``time``; None means all of them."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import struct
+import tracemalloc
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +19,8 @@ from hypothesis import strategies as st
 import s2vc_ray.passthrough_format as layout
 from s2vc_ray.errors import ArchiveError, CorruptArchive, SourceError, TruncatedArchive, UnsupportedVersion
 from s2vc_ray.passthrough import Passthrough, extract
-from s2vc_ray.passthrough_format import PassHead, PassPacket, PassStream, write_passthrough
+from s2vc_ray.passthrough_format import PassPacket, write_passthrough
+from s2vc_ray.passthrough_head import PassAttachment, PassChapter, PassHead, PassStream, head_to_json
 from tests.media import make_audio, make_clip, rich_clip
 
 CODECS = ["aac", "ac3", "flac", "libopus", "libmp3lame", "pcm_s16le", "alac"]
@@ -69,14 +74,15 @@ def test_template_returns_the_codec_s_parameters(tmp_path: Path, codec: str) -> 
 
 def test_tags_chapters_and_attachments(tmp_path: Path) -> None:
     clip = rich_clip(tmp_path / "rich.mkv")
-    head = Passthrough.from_bytes(extract(clip).to_bytes()).head
+    carried = Passthrough.from_bytes(extract(clip).to_bytes())
+    head = carried.head
     assert head.metadata["title"] == "Tést"
     (chapter,) = head.chapters
-    assert (chapter.start * chapter.time_base, chapter.end * chapter.time_base) == (0, Fraction(1, 2))
+    assert [time * chapter.time_base for time in (chapter.start, chapter.end)] == [0, Fraction(1, 2)]
     assert chapter.metadata == {"title": "One"}
     (attachment,) = head.attachments
-    assert (attachment.name, attachment.mimetype) == ("font.ttf", "font/ttf")
-    assert attachment.data == b"\x00\x01not really a font"
+    assert attachment.metadata == {"filename": "font.ttf", "mimetype": "font/ttf"}
+    assert carried.attachment(0) == b"\x00\x01not really a font"
     assert [stream.kind for stream in head.streams] == ["subtitle"]
 
 
@@ -121,15 +127,34 @@ def test_audio_only_source_is_refused(tmp_path: Path) -> None:
         extract(make_audio(tmp_path / "song.m4a"))
 
 
+STREAM = PassStream(
+    index=1,
+    id=256,
+    kind="audio",
+    codec="aac",
+    tag="mp4a",
+    time_base=Fraction(1, 48000),
+    extradata=b"\x12\x10",
+    disposition=1,
+    metadata={"a": "b"},
+    parameters={"n": 2, "layout": "stereo"},
+    template=b"T",
+    template_format="nut",
+    packets=2,
+)
+FILES = [b"a font", b"", b"a cover"]
 HEAD = PassHead(
-    streams=(
-        PassStream(1, "audio", "aac", Fraction(1, 48000), b"\x12\x10", 1, {"a": "b"}, {"n": 2}, b"T", "nut"),
-    ),
-    attachments=(),
-    chapters=(),
-    metadata={"title": "x"},
-    video_metadata={},
+    format="matroska,webm",
+    metadata={"title": "caf\udce9"},
+    video_index=0,
     video_disposition=1,
+    video_metadata={},
+    streams=(STREAM,),
+    attachments=tuple(
+        PassAttachment(2 + n, {"filename": "../../etc/passwd"}, len(data), zlib.crc32(data))
+        for n, data in enumerate(FILES)
+    ),
+    chapters=(PassChapter(-1, 0, 5, Fraction(1, 1000), {"title": "One"}),),
     omitted=(),
 )
 PACKETS = [
@@ -138,21 +163,31 @@ PACKETS = [
 ]
 
 
+def whole() -> bytes:
+    return write_passthrough(HEAD, PACKETS, FILES).to_bytes()
+
+
 def test_layout_is_the_documented_one() -> None:
-    data = write_passthrough(HEAD, PACKETS).to_bytes()
-    magic, version, length = struct.unpack_from("<4sBI", data)
+    data = whole()
+    magic, version, length, crc = struct.unpack_from("<4sBII", data)
     assert (magic, version) == (b"S2PT", 1)
-    assert struct.unpack_from("<IHHqqqB", data, 9 + length) == (5, 0, 1, -1024, -1024, 1024, 1)
-    assert data[-16:-4] == struct.pack("<IQ", 0xFFFFFFFF, 2)
+    header, at = data[13 : 13 + length], 13 + length
+    assert crc == zlib.crc32(header)
+    attached = json.loads(header)["attachments"]
+    assert [one["size"] for one in attached] == [6, 0, 7]
+    assert data[at : at + 13] == b"a fonta cover"
+    assert struct.unpack_from("<IHHqqqB", data, at + 13) == (5, 0, 1, -1024, -1024, 1024, 1)
+    assert data[-16:] == struct.pack("<IQI", 0xFFFFFFFF, 2, zlib.crc32(data[at + 13 : -4]))
     again = Passthrough.from_bytes(data)
     assert again.head == HEAD
     assert list(again.packets()) == PACKETS
+    assert [again.attachment(number) for number in range(3)] == FILES
     assert again.to_bytes() == data
 
 
 def test_chunks_are_bounded_and_may_be_interleaved_with_packets() -> None:
     big = [PassPacket(0, 0, n, n, 1, (), bytes(700_000)) for n in range(4)]
-    carried = write_passthrough(HEAD, big)
+    carried = write_passthrough(HEAD, big, FILES)
     packets, pieces = carried.packets(), []
     for piece in carried.chunks():
         assert len(piece) <= 1 << 20
@@ -162,21 +197,29 @@ def test_chunks_are_bounded_and_may_be_interleaved_with_packets() -> None:
     assert list(Passthrough.from_chunks(pieces).packets()) == big
 
 
+def read_all(data: bytes, *, salvage: bool = False) -> Passthrough:
+    carried = Passthrough.read(io.BytesIO(data), salvage=salvage)
+    list(carried.packets())
+    for number in range(len(carried.head.attachments)):
+        carried.attachment(number)
+    return carried
+
+
 @given(st.integers(0, 10_000))
 @settings(max_examples=60, deadline=None)
 def test_truncated_bytes_are_refused(cut: int) -> None:
-    data = write_passthrough(HEAD, PACKETS).to_bytes()
+    data = whole()
     with pytest.raises(TruncatedArchive):
-        list(Passthrough.from_bytes(data[: cut % len(data)]).packets())
+        read_all(data[: cut % len(data)])
 
 
 @given(st.integers(0, 1 << 20), st.integers(1, 255))
 @settings(max_examples=200, deadline=None)
 def test_flipped_bits_are_refused(place: int, flip: int) -> None:
-    data = bytearray(write_passthrough(HEAD, PACKETS).to_bytes())
+    data = bytearray(whole())
     data[place % len(data)] ^= flip
     with pytest.raises(ArchiveError):
-        list(Passthrough.from_bytes(bytes(data)).packets())
+        read_all(bytes(data))
 
 
 @given(st.binary(max_size=200))
@@ -185,11 +228,86 @@ def test_any_bytes_behind_the_magic_raise_only_archive_errors(tail: bytes) -> No
         list(Passthrough.from_bytes(b"S2PT\x01" + tail).packets())
 
 
+def test_a_salvaged_passthrough_ends_where_its_bytes_do() -> None:
+    data = whole()
+    packets = data.index(b"first") + len(b"first")
+    carried = Passthrough.read(io.BytesIO(data[:packets]), salvage=True)
+    assert list(carried.packets()) == PACKETS[:1]
+    assert "ends inside its packets" in carried.damage
+    cut = read_all(data[: data.index(b"a cover") + 3], salvage=True)
+    assert [one.index for one in cut.head.attachments] == [2, 3]
+    assert [(one.index, one.reason) for one in cut.head.omitted] == [(4, "lost where the archive is damaged")]
+    assert not read_all(data, salvage=True).damage
+
+
+def changed(**values: object) -> bytes:
+    """The header of ``HEAD`` with other values, its lengths and checksum right."""
+    raw = json.loads(head_to_json(HEAD))
+    for path, value in values.items():
+        *way, last = path.split("__")
+        inner = raw
+        for key in way:
+            inner = inner[int(key) if key.isdigit() else key]
+        inner[last] = value
+    text = json.dumps(raw).encode()
+    return struct.pack("<4sBII", b"S2PT", 1, len(text), zlib.crc32(text)) + text
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"streams__0__template_format": "concat"},
+        {"streams__0__kind": "attachment"},
+        {"streams__0__time_base": [0, 1]},
+        {"streams__0__time_base": [1, 1 << 40]},
+        {"streams__0__disposition": 1 << 40},
+        {"streams__0__extradata": "???"},
+        {"streams__0__metadata": {"title": "\ud800"}},
+        {"streams__0__metadata": {"title": 1}},
+        {"streams__0__metadata": []},
+        {"streams": {}},
+        {"streams": None},
+        {"attachments__0__size": -1},
+        {"attachments__0__size": 1 << 50},
+        {"attachments__0__size": 1e999},
+        {"chapters__0__start": 1 << 70},
+        {"chapters__0__start": 0.5},
+        {"video_index": True},
+    ],
+)
+def test_impossible_values_in_the_header_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(CorruptArchive):
+        Passthrough.from_bytes(changed(**values))
+
+
+@pytest.mark.parametrize("place", ["header", "attachment", "packet", "side data"])
+def test_claimed_lengths_take_no_memory(tmp_path: Path, place: str) -> None:
+    data = bytearray(whole())
+    (length,) = struct.unpack_from("<I", data, 5)
+    packets = 13 + length + 13
+    if place == "header":
+        struct.pack_into("<I", data, 5, layout.MAX_HEADER)
+    elif place == "attachment":
+        data = bytearray(changed(attachments__0__size=(1 << 31) - 1))
+    elif place == "packet":
+        struct.pack_into("<I", data, packets, 0xFFFFFFFE)
+    else:
+        struct.pack_into("<I", data, packets + 34, 0xFFFFFFFE)
+    path = tmp_path / "passthrough"
+    path.write_bytes(data)
+    tracemalloc.start()
+    with path.open("rb") as file, pytest.raises(TruncatedArchive, match="ends inside"):
+        list(Passthrough.read(file).packets())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
 def test_other_files_and_later_versions_are_refused() -> None:
-    data = write_passthrough(HEAD, PACKETS).to_bytes()
+    data = whole()
     with pytest.raises(CorruptArchive, match="magic"):
         Passthrough.from_bytes(b"RIFF" + data[4:])
     with pytest.raises(UnsupportedVersion, match="version 9"):
         Passthrough.from_bytes(data[:4] + b"\x09" + data[5:])
     with pytest.raises(CorruptArchive, match="claims"):
-        Passthrough.from_bytes(struct.pack("<4sBI", b"S2PT", 1, 0xFFFFFFFF))
+        Passthrough.from_bytes(struct.pack("<4sBII", b"S2PT", 1, 0xFFFFFFFF, 0))
