@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from s2vc_model.bitstream import EncodedGop
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord, write_archive
+from s2vc_ray.decisions import decisions
 from s2vc_ray.errors import CorruptArchive, ObjectExists, ObjectMissing, SourceError
 from s2vc_ray.fixity import fixity
 from s2vc_ray.framemd5 import FrameListWriter, read_frame_list
@@ -29,7 +30,6 @@ from s2vc_ray.sources import Source, open_media
 from s2vc_ray.staging import StagedGop, staging_key, unpack_staged
 from s2vc_ray.storage import Storage, stat_source
 from s2vc_ray.storage_local import local_errors
-from s2vc_ray.values import VideoInfo
 
 
 def commit_video(
@@ -106,7 +106,7 @@ def _publish(
             write_archive(out, _header(video, job), records, _passthrough(video, job))
         with path.open("rb") as stream:
             published = _verified(stream, video.source.archive_key, gops)
-        published = replace(published, framemd5_sha256=fixity(frames).sha256, source_notes=_notes(video.info))
+        published = replace(published, framemd5_sha256=fixity(frames).sha256)
         _check_unchanged(video)
         is_first = storage.stat(published.key) is None and _put_frame_list(video.source, frames, storage)
         if is_first and storage.put_file(published.key, path):
@@ -152,12 +152,6 @@ def _listed(key: str, frames: int, storage: Storage) -> str | None:
         return fixity(stream).sha256
 
 
-def _notes(info: VideoInfo) -> str | None:
-    """What probing noted of the source."""
-    notes = getattr(info, "notes", ())
-    return (notes if isinstance(notes, str) else "; ".join(notes)) or None
-
-
 def _header(video: PlannedVideo, job: JobContext) -> ArchiveHeader:
     info = video.info
     return ArchiveHeader(
@@ -179,6 +173,13 @@ def _header(video: PlannedVideo, job: JobContext) -> ArchiveHeader:
         source_size=video.fixity.size,
         source_sha256=video.fixity.sha256,
         creator=_creator(),
+        source_codec=info.codec,
+        source_container=info.container,
+        source_pix_fmt=info.pix_fmt,
+        source_bit_depth=info.bit_depth,
+        source_stream=info.stream_index,
+        tags=info.tags,
+        decisions=decisions(info),
     )
 
 

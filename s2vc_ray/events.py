@@ -152,6 +152,7 @@ class EventLog:
             gops=result.gops,
             error_class=result.error_class,
             error=redacted(result.error) if result.error else None,
+            notes=[redacted(note) for note in result.notes],
         )
 
     def finished(self, report: JobReport) -> None:

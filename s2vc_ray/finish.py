@@ -94,6 +94,7 @@ def _finish(
         pixels=sum(gop.frames * gop.width * gop.height for gop in gops),
         error_class=INCOMPLETE if lacking else None,
         error=lacking,
+        notes=published.header.decisions,
     )
 
 
@@ -117,4 +118,5 @@ def _recorded(source: Source, job: JobContext, storage: Storage) -> VideoResult:
         pixels=sum(row["frames_encoded"] * row["width"] * row["height"] for row in coded),
         error_class=first["error_class"],
         error=first["error"],
+        notes=tuple(filter(None, [first["source_notes"]])),
     )

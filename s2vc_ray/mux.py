@@ -29,10 +29,12 @@ from s2vc_ray.colour import FULL, UNSPECIFIED, effective_matrix
 from s2vc_ray.encoders import Encoder
 from s2vc_ray.encoders import encoder as h264
 from s2vc_ray.errors import ConfigError, ObjectExists, StorageError
-from s2vc_ray.passthrough_format import Omitted, Passthrough
+from s2vc_ray.passthrough_format import Passthrough
+from s2vc_ray.passthrough_head import Omitted
 from s2vc_ray.pictures import Clock, TimedFrame, VideoHeader, YuvConverter, add_video, checked, encode
 from s2vc_ray.remux import Remux, check_carried, portable_tags
 from s2vc_ray.source_io import TAG_ERRORS
+from s2vc_ray.stream_tags import not_written
 
 __all__ = ["MuxReport", "VideoHeader", "write_video"]
 
@@ -150,7 +152,7 @@ def _write_y4m(
             Omitted(one.index, one.kind, one.codec, "y4m holds only pictures") for one in head.streams
         ]
         omitted += [
-            Omitted(-1, "attachment", one.name, "y4m holds only pictures") for one in head.attachments
+            Omitted(one.index, "attachment", one.name, "y4m holds only pictures") for one in head.attachments
         ]
         if head.metadata or head.chapters:
             notes.append("y4m holds no tags and no chapters")
@@ -201,6 +203,7 @@ def _write_container(
         if remux is not None:
             remux.write_until(None)
     notes = [f"all times are {float(shift):.6f} s later than in the source"] if shift else []
+    notes += not_written(encoder.name, header.tags, header.height)
     expected = [pts * header.time_base + shift for pts in written]
     rounded: dict[int, Fraction] = {}
     if isinstance(target, Path):

@@ -22,7 +22,8 @@ from av.video.stream import VideoStream
 from s2vc_ray.colour import EXACT, FULL, LIMITED, effective_matrix, scaler_matrix
 from s2vc_ray.encoders import Encoder
 from s2vc_ray.errors import ConfigError, StorageError
-from s2vc_ray.values import ColourTags, VideoInfo
+from s2vc_ray.stream_tags import encoder_options, tag_stream
+from s2vc_ray.values import UNTAGGED, ColourTags, PictureTags, VideoInfo
 
 _MAX_TIMESCALE = (1 << 31) - 1
 
@@ -41,6 +42,7 @@ class VideoHeader:
     colour: ColourTags
     average_rate: Fraction | None
     last_duration: int
+    tags: PictureTags = UNTAGGED
 
     @classmethod
     def from_info(cls, info: VideoInfo) -> VideoHeader:
@@ -54,6 +56,7 @@ class VideoHeader:
             colour=info.colour,
             average_rate=info.average_rate,
             last_duration=info.last_duration,
+            tags=info.tags,
         )
 
 
@@ -104,7 +107,8 @@ def add_video(out: OutputContainer, header: VideoHeader, encoder: Encoder, clock
     Raises:
         ConfigError: there is no such encoder, or the container does not take its stream.
     """
-    rate, options = header.average_rate or Fraction(25), dict(encoder.options)
+    rate = header.average_rate or Fraction(25)
+    options = encoder_options(encoder.name, dict(encoder.options), header.tags, header.height)
     try:
         # The names of encoders are not known to the type checker, so neither is the stream's class.
         video: VideoStream = out.add_stream(encoder.name, rate=rate, options=options)  # type: ignore[assignment]
@@ -126,8 +130,7 @@ def add_video(out: OutputContainer, header: VideoHeader, encoder: Encoder, clock
     )
     if VideoFormat(context.pix_fmt).is_rgb:
         context.color_range, context.colorspace = FULL, 0
-    if header.rotation:
-        video.set_display_rotation(header.rotation)
+    tag_stream(video, header.tags, header.rotation)
     return video
 
 

@@ -8,28 +8,32 @@ not know GOPs or archives.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, pairwise
 
 from av.container import InputContainer
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from s2vc_ray.colour import UNSPECIFIED
 from s2vc_ray.errors import SourceError
 from s2vc_ray.seek_points import is_seek_point
+from s2vc_ray.side_data import content_light, display_matrix, mastering_display
 from s2vc_ray.source_io import (
     Source,
     choose_video,
     decode_packet,
+    is_picture,
     lacks_pts,
     name_of,
     open_source,
     packets_of,
 )
 from s2vc_ray.ticks import VideoPacket, count_frames, frame_step
-from s2vc_ray.values import ColourTags, VideoInfo
+from s2vc_ray.values import FIELD_ORDERS, ColourTags, PictureTags, VideoInfo
 
 _HIDDEN_FRAMES = frozenset({"vp8"})
 """Codecs whose packets may carry a picture that is never shown."""
@@ -40,6 +44,7 @@ _FIELD_PACKETS = frozenset({"mpegts", "mpeg"})
 
 _DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)$")
 _SLACK_SECONDS = Fraction(1, 2)
+_LAST_ORDER = FIELD_ORDERS.index("bt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +66,17 @@ def probe(source: Source, *, uri: str = "") -> VideoInfo:
         uri: what to call the source in error messages; default its path.
 
     Raises:
-        SourceError: missing, empty, not media, no video stream, audio only, no decodable frame, or two
-            frames that share a time stamp.
+        SourceError: missing, empty, not media, no video stream, audio only, no decodable frame, pictures with
+            an alpha channel, a clock that jumps back, or two frames that share a time stamp.
     """
     name = name_of(source, uri)
     with open_source(source, uri) as container:
-        first = _first_frame(container, choose_video(container, name), name)
+        stream = choose_video(container, name)
+        first = _first_frame(container, stream, name)
+        _refuse_alpha(first.format, stream, name)
     with open_source(source, uri) as container:
         stream = choose_video(container, name)
-        timeline = _timeline(container, stream, first)
+        timeline = _timeline(container, stream, first, name)
         if timeline is None:
             with open_source(source, uri) as again:
                 timeline = _decoded_timeline(again, choose_video(again, name), name)
@@ -92,7 +99,37 @@ def _first_frame(container: InputContainer, stream: VideoStream, name: str) -> V
     raise SourceError(f"{name}: none of the {packets} packets of the video stream decodes")
 
 
-def _timeline(container: InputContainer, stream: VideoStream, first: VideoFrame) -> _Timeline | None:
+def _refuse_alpha(pix_fmt: VideoFormat, stream: VideoStream, name: str) -> None:
+    beside = stream.metadata.get("alpha_mode") == "1"  # VP8, VP9: a second picture that decoders leave aside
+    if beside or any(component.is_alpha for component in pix_fmt.components):
+        raise SourceError(
+            f"{name}: its pictures ({pix_fmt.name}{' and alpha_mode 1' if beside else ''}) have an alpha channel, "
+            "which would be lost; lay them over a background, or convert them to a format without alpha"
+        )
+
+
+def _steady(packets: Iterable[VideoPacket], stream: VideoStream, name: str) -> Iterator[VideoPacket]:
+    """``packets``, as long as their clock does not jump back, as it does where recordings were joined.
+
+    A step back of less than half a second is damage, or a muxer's carelessness, and does no harm.
+    """
+    unit = stream.time_base or Fraction(1)
+    last: int | None = None
+    for packet in packets:
+        if packet.dts is not None:
+            if last is not None and (last - packet.dts) * unit > _SLACK_SECONDS:
+                raise SourceError(
+                    f"{name}: its clock jumps back from {float(last * unit):.3f} s to "
+                    f"{float(packet.dts * unit):.3f} s, as where recordings were joined; remux it so that times "
+                    "ascend (ffmpeg -i SOURCE -map 0 -c copy NEW)"
+                )
+            last = packet.dts
+        yield packet
+
+
+def _timeline(
+    container: InputContainer, stream: VideoStream, first: VideoFrame, name: str
+) -> _Timeline | None:
     """The timeline from packets alone, or None where only decoding can tell."""
     if lacks_pts(container):
         return None
@@ -100,7 +137,7 @@ def _timeline(container: InputContainer, stream: VideoStream, first: VideoFrame)
     keys: list[int] = []
     last, last_duration, cut = None, 0, 0
     tail: VideoPacket | None = None
-    for packet in packets_of(container, stream):
+    for packet in _steady(packets_of(container, stream), stream, name):
         usable = is_seek_point(packet, stream)
         if packet.pts is None or (not keys and not usable):
             return None
@@ -133,7 +170,7 @@ def _decoded_timeline(container: InputContainer, stream: VideoStream, name: str)
     keyed: dict[int, bool] = {}
     usable: set[int | None] = set()
     last_duration = 0
-    for packet in chain(packets_of(container, stream), [None]):
+    for packet in chain(_steady(packets_of(container, stream), stream, name), [None]):
         if packet is not None and is_seek_point(packet, stream):
             usable.add(packet.pts)
         for frame in decode_packet(stream, packet)[0]:
@@ -164,7 +201,7 @@ def _describe(
         last_duration=timeline.last_duration,
         average_rate=stream.average_rate or None,
         rotation=first.rotation,
-        sample_aspect=stream.sample_aspect_ratio or Fraction(1),
+        sample_aspect=stream.sample_aspect_ratio or Fraction(0),
         pix_fmt=first.format.name,
         codec=context.codec.canonical_name,
         container=container.format.name,
@@ -176,7 +213,23 @@ def _describe(
         ),
         stream_index=stream.index,
         frames_declared=_declared(stream, timeline),
+        bit_depth=max(component.bits for component in first.format.components),
+        tags=PictureTags(
+            field_order=_field_order(stream, first),
+            display_matrix=display_matrix(first),
+            mastering_display=mastering_display(first),
+            content_light=content_light(first),
+        ),
+        other_videos=tuple(
+            one.index for one in container.streams.video if one.index != stream.index and not is_picture(one)
+        ),
     )
+
+
+def _field_order(stream: VideoStream, first: VideoFrame) -> str:
+    code = stream.codec_context.field_order
+    order = FIELD_ORDERS[code] if 0 <= code <= _LAST_ORDER else "unknown"
+    return "interlaced" if first.interlaced_frame and order in ("unknown", "progressive") else order
 
 
 def _declared(stream: VideoStream, timeline: _Timeline) -> int:

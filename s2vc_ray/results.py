@@ -11,8 +11,9 @@ class VideoResult:
 
     ``status`` is ``ok``, ``partial`` (what could be read of a truncated or damaged source was compressed),
     ``skipped`` (its archive was there already) or ``failed``. ``error`` says what is wrong with the source,
-    also when a partial archive is skipped. ``frames_lost`` counts frames that the container promised and that
-    are not in the archive; ``pixels`` is true pixels of all coded frames. Sizes are in bytes.
+    also when a partial archive is skipped; ``notes`` what was decided about its pictures, as in the archive's header.
+    ``frames_lost`` counts frames that the container promised and that are not in the archive; ``pixels`` is true pixels
+    of all coded frames. Sizes are in bytes.
     """
 
     uri: str
@@ -28,6 +29,7 @@ class VideoResult:
     pixels: int = 0
     error_class: str | None = None
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def bpp(self) -> float | None:

@@ -40,7 +40,7 @@ class JobContext:
 class Published:
     """An archive at its place: its key, fixity, header and index.
 
-    ``framemd5_sha256`` is of the frame list beside it, None where there is none; ``source_notes`` what planning noted.
+    ``framemd5_sha256`` is of the frame list beside it, None where there is none.
     """
 
     key: str
@@ -48,7 +48,6 @@ class Published:
     header: ArchiveHeader
     index: ArchiveIndex
     framemd5_sha256: str | None = None
-    source_notes: str | None = None
 
 
 def gop_rows(
@@ -62,7 +61,7 @@ def gop_rows(
     base = replace(
         _base(job, source, known, "partial" if lacking else "ok"),
         frames_declared=header.frames,
-        source_notes=archive.source_notes,
+        source_notes="; ".join(header.decisions) or None,
         framemd5_sha256=archive.framemd5_sha256,
         creator=header.creator,
         error_class=INCOMPLETE if lacking else None,

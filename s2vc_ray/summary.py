@@ -93,9 +93,10 @@ def describe(result: VideoResult) -> str:
         whole = f"PARTIAL: {result.error}" if result.error else f"{result.archive} is complete"
         return f"{result.name}: skipped, {whole}"
     lost = f", PARTIAL: {result.error}" if result.error else ""
+    notes = "".join(f"; {note}" for note in result.notes)
     return (
         f"{result.name}: {result.frames} frames, {size(result.source_bytes)} -> "
-        f"{size(result.archive_bytes)}, {result.bpp or 0:.4f} bpp{lost}"
+        f"{size(result.archive_bytes)}, {result.bpp or 0:.4f} bpp{lost}{notes}"
     )
 
 

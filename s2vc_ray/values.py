@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,34 @@ class ColourTags:
     matrix: int = 2
 
 
+DisplayMatrix: TypeAlias = tuple[int, ...]
+"""Nine 32-bit integers: the transform from picture to display as MP4 stores it (ISO/IEC 14496-12, 8.3.2)."""
+
+MasteringDisplay: TypeAlias = tuple[Fraction, ...]
+"""Ten numbers of SMPTE ST 2086: x and y of red, green, blue and white; least and greatest luminance in cd/m².
+All eight, or both, are 0 where they are unknown."""
+
+ContentLight: TypeAlias = tuple[int, ...]
+"""MaxCLL and MaxFALL in cd/m² (CTA-861.3)."""
+
+FIELD_ORDERS = ("unknown", "progressive", "tt", "bb", "tb", "bt", "interlaced")
+"""FFmpeg's names, at its AVFieldOrder codes: which field is coded first, then which is shown first (t top, b
+bottom). ``interlaced`` is one whose order nobody tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureTags:
+    """What a player must know of the pictures besides size, aspect and colour; None is what the source does not say."""
+
+    field_order: str = "unknown"
+    display_matrix: DisplayMatrix | None = None
+    mastering_display: MasteringDisplay | None = None
+    content_light: ContentLight | None = None
+
+
+UNTAGGED = PictureTags()
+
+
 @dataclass(frozen=True, slots=True)
 class FrameDigest:
     """What proves one decoded source frame: bytes of its native planes without padding, and their MD5 in hex."""
@@ -39,7 +67,8 @@ class VideoInfo:
     ``pts`` lists every expected frame in presentation order; ``keyframe_pts`` the seek points, ascending.
     ``width``/``height`` are the coded picture's true size before rotation. ``last_duration`` is the last
     frame's duration (0 when unknown). ``frames_declared`` is how many frames the header announces (0 when it
-    says nothing): more than ``pts`` holds when the file was cut short.
+    says nothing): more than ``pts`` holds when the file was cut short. ``bit_depth`` is that of the deepest
+    component, 0 when unknown. ``other_videos`` are the source's further video streams, which are not coded.
     """
 
     width: int
@@ -57,6 +86,9 @@ class VideoInfo:
     colour: ColourTags
     stream_index: int
     frames_declared: int = 0
+    bit_depth: int = 0
+    tags: PictureTags = UNTAGGED
+    other_videos: tuple[int, ...] = ()
 
     @property
     def frames(self) -> int:

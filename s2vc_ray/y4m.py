@@ -15,11 +15,12 @@ FORMAT = "yuv444p"
 
 
 def header_line(width: int, height: int, rate: Fraction, aspect: Fraction, full_range: bool) -> bytes:
-    """The stream header."""
+    """The stream header; an ``aspect`` of 0 is unknown."""
+    shape = f"{aspect.numerator}:{aspect.denominator}" if aspect else "0:0"
     colour_range = "FULL" if full_range else "LIMITED"
     return (
         f"YUV4MPEG2 W{width} H{height} F{rate.numerator}:{rate.denominator} Ip "
-        f"A{aspect.numerator}:{aspect.denominator} C444 XCOLORRANGE={colour_range}\n"
+        f"A{shape} C444 XCOLORRANGE={colour_range}\n"
     ).encode("ascii")
 
 

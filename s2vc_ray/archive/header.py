@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from s2vc_ray.values import ColourTags
+from s2vc_ray.values import FIELD_ORDERS, UNTAGGED, ColourTags, PictureTags
 
 MAX_HEADER_BYTES = 1 << 16
 _MAX_TEXT = 4096
@@ -41,6 +41,11 @@ class ArchiveHeader:
         source_name: last part of the source's URI. Bytes that were not UTF-8 appear as lone surrogates.
         source_size, source_sha256: fixity of the source file.
         creator: program and version that wrote the archive.
+        source_codec, source_container, source_pix_fmt: FFmpeg's names; empty when unknown.
+        source_bit_depth: bits of the source's deepest component, 0 when unknown.
+        source_stream: index of the coded stream in the source.
+        tags: field order, display matrix and HDR10's static metadata.
+        decisions: what coding these pictures as 8-bit RGB changes or leaves undone, one sentence each.
 
     Raises:
         ValueError: a field has the wrong type or lies outside its range.
@@ -64,12 +69,25 @@ class ArchiveHeader:
     source_size: int
     source_sha256: str
     creator: str
+    source_codec: str = ""
+    source_container: str = ""
+    source_pix_fmt: str = ""
+    source_bit_depth: int = 0
+    source_stream: int = 0
+    tags: PictureTags = UNTAGGED
+    decisions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("model_id", "preset", "source_name", "creator"):
             text = getattr(self, name)
             if not isinstance(text, str) or not 0 < len(text) <= _MAX_TEXT:
                 raise ValueError(f"{name} must be a text of 1..{_MAX_TEXT} characters")
+        for name in ("source_codec", "source_container", "source_pix_fmt"):
+            text = getattr(self, name)
+            if not isinstance(text, str) or len(text) > _MAX_TEXT:
+                raise ValueError(f"{name} must be a text of at most {_MAX_TEXT} characters")
+        _check_decisions(self.decisions)
+        _check_tags(self.tags)
         for name in ("weights_sha256", "source_sha256"):
             digest = getattr(self, name)
             if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
@@ -85,19 +103,13 @@ class ArchiveHeader:
 
     def to_json(self) -> bytes:
         """Canonical JSON: ASCII, keys sorted, no white space, fractions as ``[numerator, denominator]``."""
-        values: dict[str, object] = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Fraction):
-                value = [value.numerator, value.denominator]
-            elif isinstance(value, ColourTags):
-                value = dataclasses.asdict(value)
-            values[field.name] = value
+        values = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         return json.dumps(values, sort_keys=True, separators=(",", ":")).encode("ascii")
 
     @classmethod
     def from_json(cls, text: bytes) -> ArchiveHeader:
-        """Parse what ``to_json`` wrote. Unknown keys are ignored, so fields can be added compatibly.
+        """Parse what ``to_json`` wrote. Unknown keys are ignored and fields with a default may be missing, so that
+        fields can be added compatibly.
 
         Raises:
             ValueError: not such JSON, or a field is missing or implausible.
@@ -108,13 +120,18 @@ class ArchiveHeader:
             raise ValueError("JSON is nested too deeply") from None
         if not isinstance(values, dict):
             raise ValueError("JSON is not an object")
-        fields = [field.name for field in dataclasses.fields(cls)]
-        if missing := [name for name in fields if name not in values]:
+        fields = dataclasses.fields(cls)
+        needed = [field.name for field in fields if field.default is dataclasses.MISSING]
+        if missing := [name for name in needed if name not in values]:
             raise ValueError(f"fields are missing: {', '.join(missing)}")
-        known = {name: values[name] for name in fields}
+        known = {field.name: values[field.name] for field in fields if field.name in values}
         for name in ("time_base", "sample_aspect", "average_rate"):
             known[name] = _fraction(name, known[name])
         known["colour"] = _colour(known["colour"])
+        if "tags" in known:
+            known["tags"] = _tags(known["tags"])
+        if "decisions" in known:
+            known["decisions"] = _tuple("decisions", known["decisions"])
         return cls(**known)
 
 
@@ -127,7 +144,21 @@ _RANGES = {
     "gop_length": (1, 1 << 16),
     "q": (0, 63),
     "source_size": (0, _INT64),
+    "source_bit_depth": (0, 64),
+    "source_stream": (0, 1 << 16),
 }
+_MAX_DECISIONS = 32
+
+
+def _plain(value: object) -> object:
+    """``value`` as JSON has it."""
+    if isinstance(value, Fraction):
+        return [value.numerator, value.denominator]
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, (ColourTags, PictureTags)):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return value
 
 
 def _check_int(name: str, value: object, low: int, high: int) -> None:
@@ -158,6 +189,58 @@ def _colour(value: Any) -> ColourTags:
     if not isinstance(value, dict) or any(name not in value for name in fields):
         raise ValueError(f"colour must hold {', '.join(fields)}")
     return ColourTags(**{name: value[name] for name in fields})
+
+
+def _check_decisions(decisions: object) -> None:
+    if not isinstance(decisions, tuple) or len(decisions) > _MAX_DECISIONS:
+        raise ValueError(f"decisions must be at most {_MAX_DECISIONS} texts")
+    if any(not isinstance(text, str) or not 0 < len(text) <= _MAX_TEXT for text in decisions):
+        raise ValueError(f"each decision must be a text of 1..{_MAX_TEXT} characters")
+
+
+def _check_tags(tags: PictureTags) -> None:
+    if tags.field_order not in FIELD_ORDERS:
+        raise ValueError(f"tags.field_order must be one of {', '.join(FIELD_ORDERS)}")
+    for name, count, low, high in (
+        ("display_matrix", 9, -(1 << 31), (1 << 31) - 1),
+        ("content_light", 2, 0, (1 << 32) - 1),
+    ):
+        numbers = getattr(tags, name)
+        if numbers is not None:
+            _check_count(name, numbers, count)
+            for number in numbers:
+                _check_int(f"tags.{name}", number, low, high)
+    if tags.mastering_display is not None:
+        _check_count("mastering_display", tags.mastering_display, 10)
+        for part in tags.mastering_display:
+            _check_fraction("tags.mastering_display", part, positive=False)
+
+
+def _check_count(name: str, numbers: object, count: int) -> None:
+    if not isinstance(numbers, tuple) or len(numbers) != count:
+        raise ValueError(f"tags.{name} must be {count} numbers")
+
+
+def _tags(value: Any) -> PictureTags:
+    """Parse ``tags``; what is missing of it is unknown."""
+    if not isinstance(value, dict):
+        raise ValueError("tags must be an object")
+    names = [field.name for field in dataclasses.fields(PictureTags)]
+    known = {name: value[name] for name in names if value.get(name) is not None}
+    for name in ("display_matrix", "content_light", "mastering_display"):
+        if name in known:
+            known[name] = _tuple(name, known[name])
+    if "mastering_display" in known:
+        known["mastering_display"] = tuple(
+            _fraction("mastering_display", part) for part in known["mastering_display"]
+        )
+    return PictureTags(**known)
+
+
+def _tuple(name: str, value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"{name} must be a list")
+    return tuple(value)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -197,7 +197,7 @@ def test_subtitles_chapters_and_attachments(tmp_path: Path) -> None:
 def test_y4m(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "source.mp4", size=(53, 37), pix_fmt="yuv444p", audio="aac", rotation=90)
     report = round_trip(clip, tmp_path / "out.y4m")
-    assert (tmp_path / "out.y4m").read_bytes().startswith(b"YUV4MPEG2 W53 H37 F25:1 Ip A1:1 C444 ")
+    assert (tmp_path / "out.y4m").read_bytes().startswith(b"YUV4MPEG2 W53 H37 F25:1 Ip A0:0 C444 ")
     assert len(all_frames(tmp_path / "out.y4m")[1]) == 24
     assert (report.frames, report.pts_error, report.carried) == (24, 0, ())
     assert [(one.index, one.codec) for one in report.omitted] == [(1, "aac")]

@@ -1,0 +1,37 @@
+"""What becomes of a source's pictures when they are coded as progressive 8-bit RGB, said in words. Pure.
+
+Each sentence is stored in the archive's header and shown to whoever runs the job: nothing is changed in silence.
+"""
+
+from __future__ import annotations
+
+from av.video.format import VideoFormat
+
+from s2vc_ray.values import VideoInfo
+
+_HDR = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
+"""FFmpeg's transfer codes (ITU-T H.273) of HDR."""
+
+
+def decisions(info: VideoInfo) -> tuple[str, ...]:
+    """The decisions taken for ``info``; none for progressive 8-bit pictures without company.
+
+    4:2:0 and 4:2:2 chroma is brought to the picture's resolution; that goes for all video and is not said each time.
+    """
+    said = []
+    if info.bit_depth > 8:
+        said.append(f"{info.bit_depth}-bit samples ({info.pix_fmt}) rounded to 8 bits")
+    if info.colour.transfer in _HDR:
+        said.append(
+            f"{_HDR[info.colour.transfer]} pictures coded as they are: no tone mapping, transfer kept"
+        )
+    if info.tags.field_order not in ("unknown", "progressive"):
+        order = {"tt": "top field first", "bt": "top field first", "bb": "bottom field first"}
+        which = order.get(info.tags.field_order, "field order unknown")
+        said.append(f"interlaced pictures ({which}) coded as whole frames: not deinterlaced")
+    if len(VideoFormat(info.pix_fmt).components) < 3 and not VideoFormat(info.pix_fmt).has_palette:
+        said.append(f"one component ({info.pix_fmt}) coded as RGB")
+    if info.other_videos:
+        streams = ", ".join(map(str, info.other_videos))
+        said.append(f"video stream {info.stream_index} coded; video streams {streams} not coded")
+    return tuple(said)

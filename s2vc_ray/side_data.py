@@ -1,0 +1,54 @@
+"""What a decoded frame carries beside its picture: display matrix and HDR10's static metadata, bytes to values.
+
+FFmpeg hands these out as C structures in the machine's byte order. It must not know files or streams.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import cast
+
+from av.sidedata.sidedata import SideData, Type
+from av.video.frame import VideoFrame
+
+from s2vc_ray.values import ContentLight, DisplayMatrix, MasteringDisplay
+
+_MATRIX = struct.Struct("=9i")
+_MASTERING = struct.Struct("=20i2i")
+_LIGHT = struct.Struct("=2I")
+
+
+def display_matrix(frame: VideoFrame) -> DisplayMatrix | None:
+    """The nine numbers by which players rotate, flip and scale the picture; None when it is shown as it is."""
+    data = _bytes_of(frame, Type.DISPLAYMATRIX, _MATRIX.size)
+    return None if data is None else _MATRIX.unpack(data)
+
+
+def mastering_display(frame: VideoFrame) -> MasteringDisplay | None:
+    """The mastering display of SMPTE ST 2086 (`MasteringDisplay`); what the source does not say of it is 0."""
+    data = _bytes_of(frame, Type.MASTERING_DISPLAY_METADATA, _MASTERING.size)
+    if data is None:
+        return None
+    *numbers, has_primaries, has_luminance = _MASTERING.unpack(data)
+    fractions = [
+        Fraction(top, bottom) if bottom else Fraction(0)
+        for top, bottom in zip(numbers[::2], numbers[1::2], strict=True)
+    ]
+    colours = fractions[:8] if has_primaries else [Fraction(0)] * 8
+    return (*colours, *(fractions[8:] if has_luminance else [Fraction(0)] * 2))
+
+
+def content_light(frame: VideoFrame) -> ContentLight | None:
+    """MaxCLL and MaxFALL of CTA-861.3, in cd/m²."""
+    data = _bytes_of(frame, Type.CONTENT_LIGHT_LEVEL, _LIGHT.size)
+    return None if data is None else _LIGHT.unpack(data)
+
+
+def _bytes_of(frame: VideoFrame, kind: Type, size: int) -> bytes | None:
+    """The start of one item; later FFmpegs may append fields to a structure."""
+    # Its own types call this container a mapping; it iterates its items.
+    items = cast("Iterable[SideData]", frame.side_data)
+    data = next((bytes(item) for item in items if item.type == kind), b"")
+    return data[:size] if len(data) >= size else None
