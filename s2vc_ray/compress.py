@@ -5,13 +5,15 @@ Brings up what a job needs (storage, executor, task pool), gives it to a `s2vc_r
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+from s2vc_ray.bag import is_stale, write_bag
 from s2vc_ray.config import JobConfig
-from s2vc_ray.errors import ConfigError
+from s2vc_ray.errors import ConfigError, StorageError
 from s2vc_ray.executor import Executor, LocalExecutor
 from s2vc_ray.flow import Flow
 from s2vc_ray.gc import abandoned
@@ -19,10 +21,12 @@ from s2vc_ray.progress import Reporter, Silent
 from s2vc_ray.results import JobReport
 from s2vc_ray.rows import JobContext
 from s2vc_ray.sources import Source, iter_sources
-from s2vc_ray.storage import open_storage
+from s2vc_ray.storage import Storage, open_storage
+from s2vc_ray.survey import BAG
 from s2vc_ray.tasks import TaskPool, ThreadTasks
 from s2vc_ray.worker import CodecLoader, Worker, load_s2vc
 
+_log = logging.getLogger(__name__)
 _ABANDONED_SECONDS = 24 * 3600.0
 """A write that began longer ago belongs to a job that was killed."""
 
@@ -70,11 +74,26 @@ def compress(
         tasks = make_tasks(config)
         try:
             batch = config.batch_on(codec.device)
-            return Flow(job, listing, storage, executor, tasks, reporter or Silent(), batch).run()
+            report = Flow(job, listing, storage, executor, tasks, reporter or Silent(), batch).run()
         finally:
             tasks.close()
     finally:
         executor.close()
+    done = report.totals
+    if done.ok or done.partial or is_stale(storage):
+        _renew_bag(storage)
+    return report
+
+
+def _renew_bag(storage: Storage) -> None:
+    """Every video is published and described by now: what is wrong with the list of them is no failure of the job."""
+    try:
+        unreadable = write_bag(storage).unreadable
+    except StorageError as error:
+        _log.warning("%s was not renewed: %s: run s2vc bag %s", BAG, error, storage.uri)
+    else:
+        for part in unreadable:
+            _log.warning("%s leaves out a manifest part that cannot be read: %s", BAG, part)
 
 
 def make_tasks(config: JobConfig) -> TaskPool:

@@ -25,6 +25,7 @@ STATES = {
     "missing": "described in the manifest, but the archive is gone or has another size",
     "staged": "coded in part: start the job again to finish",
     "undescribed": "archives without a manifest row: start the job again to describe them",
+    "unpaired": "frame lists without their archive: start the job again, or move them away",
     "orphaned": "staged GOPs that nobody will want: s2vc gc removes them",
     "dangling": "uploads or temporary files that nobody finished: s2vc gc removes them",
     "unreadable": "manifest parts that cannot be read",
@@ -118,6 +119,7 @@ def _everything(found: Survey, older_than: float) -> Iterator[tuple[str, str, in
     yield from _staged(found, older_than)
     for key, amount in found.rows("SELECT key, size FROM undescribed ORDER BY key"):
         yield "undescribed", key, amount, {"bytes": amount}
+    yield from _unpaired(found)
     for write in found.storage.unfinished():
         age = found.now - write.since
         if is_our_write(write) and age >= older_than:
@@ -138,6 +140,18 @@ def _videos(found: Survey) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
         if state in ("partial", "failed"):
             entry |= {"error_class": error_class, "error": error}
         yield state, name, amount if state in ("done", "partial") else 0, entry
+
+
+def _unpaired(found: Survey) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
+    """Frame lists that no archive lies beside; a job puts them first, so one may be about to."""
+    query = """
+        SELECT key, archive, size FROM frame_lists AS f
+        WHERE NOT EXISTS (SELECT 1 FROM archives WHERE key = f.archive)
+        AND NOT EXISTS (SELECT 1 FROM words WHERE archive = f.archive AND status <> 'failed') ORDER BY key
+    """
+    for key, archive, amount in found.rows(query):
+        if found.storage.stat(archive) is None:
+            yield "unpaired", key, amount, {"bytes": amount}
 
 
 def _staged(found: Survey, older_than: float) -> Iterator[tuple[str, str, int, dict[str, Any]]]:

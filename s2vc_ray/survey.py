@@ -8,7 +8,6 @@ Ages are by the store's clock. Reads only; knows nothing of Ray, torch or the co
 from __future__ import annotations
 
 import contextlib
-import io
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -18,14 +17,17 @@ from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from s2vc_ray.errors import ConfigError, ObjectMissing
 from s2vc_ray.manifest import ROOT as MANIFEST
+from s2vc_ray.manifest import read_columns
 from s2vc_ray.staging import STAGING
 from s2vc_ray.storage import ObjectStat, Storage, Unfinished
 
 ARCHIVE_SUFFIX = ".s2vc"
+FRAME_LIST_SUFFIX = ".framemd5"
+BAG = "manifest-sha256.txt"
+EVENTS = "events"
 _STAGED = re.compile(rf"{STAGING}/([0-9a-f]{{16}})/(.+)")
 _GOP = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}-[0-9a-f]{8}/[0-9]{6,}\.gop")
 _PART = re.compile(r"/([0-9a-f]{16})\.parquet$")
@@ -38,6 +40,8 @@ _COLUMNS = (
     "archive_bytes",
     "error_class",
     "error",
+    "archive_sha256",
+    "framemd5_sha256",
 )
 _READERS = 16
 _READ_AHEAD = 256
@@ -45,6 +49,7 @@ _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _TABLES = """
     CREATE TABLE archives (key TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID;
+    CREATE TABLE frame_lists (key TEXT PRIMARY KEY, archive TEXT, size INTEGER) WITHOUT ROWID;
     CREATE TABLE parts (key TEXT PRIMARY KEY, video TEXT) WITHOUT ROWID;
     CREATE TABLE unreadable (key TEXT PRIMARY KEY, error TEXT) WITHOUT ROWID;
     CREATE TABLE staged (
@@ -52,7 +57,7 @@ _TABLES = """
     ) WITHOUT ROWID;
     CREATE TABLE words (
         video TEXT, created REAL, job TEXT, name TEXT, status TEXT, archive TEXT, bytes INTEGER,
-        error_class TEXT, error TEXT, PRIMARY KEY (video, created, job)
+        error_class TEXT, error TEXT, sha256 TEXT, frames_sha256 TEXT, PRIMARY KEY (video, created, job)
     ) WITHOUT ROWID;
     CREATE INDEX described ON words (archive);
     CREATE VIEW published AS
@@ -67,6 +72,12 @@ _TABLES = """
             SELECT 1 FROM words AS later
             WHERE later.video = w.video AND (later.created, later.job) > (w.created, w.job)
         );
+    CREATE VIEW compressed AS
+        SELECT w.video, w.job, w.name, w.archive, w.bytes, w.sha256, w.frames_sha256, max(w.created) AS created
+        FROM words AS w WHERE w.status <> 'failed' AND NOT EXISTS (
+            SELECT 1 FROM words AS later WHERE later.status <> 'failed'
+            AND later.video = w.video AND (later.created, later.job) > (w.created, w.job)
+        ) GROUP BY w.archive;
     CREATE VIEW undescribed AS
         SELECT key, size FROM archives AS a WHERE NOT EXISTS (
             SELECT 1 FROM words WHERE archive = a.key AND bytes = a.size AND status <> 'failed'
@@ -120,9 +131,9 @@ class Survey:
         for row in self.rows(query):
             yield StagedVideo(*row)
 
-    def fill(self, *, only_staged: bool) -> None:
-        """List the destination and read its manifest; of ``only_staged``: only parts about staged videos."""
-        listed = self.storage.list()
+    def fill(self, under: str, *, only_staged: bool) -> None:
+        """List what lies ``under`` a prefix and read its manifest; of ``only_staged`` videos: only theirs."""
+        listed = self.storage.list(under)
         while page := list(islice(listed, 10_000)):
             self._add_page(page)
         wanted = "SELECT key FROM parts"
@@ -136,17 +147,21 @@ class Survey:
                     self._add_words(words)
 
     def _add_page(self, page: Iterable[ObjectStat]) -> None:
-        archives, parts, staged = [], [], []
+        archives, lists, parts, staged = [], [], [], []
         for found in page:
             if inside := _STAGED.fullmatch(found.key):
                 gop = is_staged_gop(found.key)
                 staged.append((inside[1], int(gop), gop * found.size, found.mtime, found.mtime))
             elif found.key.endswith(ARCHIVE_SUFFIX):
                 archives.append((found.key, found.size))
+            elif found.key.endswith(FRAME_LIST_SUFFIX):
+                archive = found.key.removesuffix(FRAME_LIST_SUFFIX) + ARCHIVE_SUFFIX
+                lists.append((found.key, archive, found.size))
             elif found.key.startswith(f"{MANIFEST}/") and found.key.endswith(".parquet"):
                 named = _PART.search(found.key)
                 parts.append((found.key, named and named[1]))
         self._database.executemany("INSERT OR REPLACE INTO archives VALUES (?, ?)", archives)
+        self._database.executemany("INSERT OR REPLACE INTO frame_lists VALUES (?, ?, ?)", lists)
         self._database.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?)", parts)
         self._database.executemany(
             """INSERT INTO staged VALUES (?, ?, ?, ?, ?) ON CONFLICT (video) DO UPDATE SET
@@ -158,8 +173,7 @@ class Survey:
     def _read_part(self, key: str) -> list[tuple[Any, ...]] | tuple[str, str]:
         """The words of one part, or its key and what is wrong with it."""
         try:
-            file = pq.ParquetFile(io.BytesIO(self.storage.read(key)))
-            table = file.read(columns=list(_COLUMNS))
+            table = read_columns(self.storage.read(key), _COLUMNS)
             job = key.split("/")[-2].removeprefix("job=")
             return [
                 (row["video_id"], row["created"].timestamp(), job, *(row[name] for name in _COLUMNS[2:]))
@@ -175,13 +189,15 @@ class Survey:
             self._database.execute("INSERT OR REPLACE INTO unreadable VALUES (?, ?)", words)
         else:
             self._database.executemany(
-                "INSERT OR REPLACE INTO words VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", words
+                "INSERT OR REPLACE INTO words VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", words
             )
 
 
 @contextlib.contextmanager
-def survey(storage: Storage, *, only_staged: bool = False) -> Iterator[Survey]:
-    """List a destination and read its manifest; ``only_staged`` reads only what is said of staged videos.
+def survey(storage: Storage, *, under: str = "", only_staged: bool = False) -> Iterator[Survey]:
+    """List a destination, or what lies ``under`` a prefix of it, and read the manifest found there.
+
+    ``only_staged`` reads only what is said of staged videos.
 
     Raises:
         StorageError: the destination cannot be listed or read.
@@ -190,7 +206,7 @@ def survey(storage: Storage, *, only_staged: bool = False) -> Iterator[Survey]:
     with contextlib.closing(sqlite3.connect("", isolation_level=None)) as database:
         database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
         found = Survey(storage, database, storage.now())
-        found.fill(only_staged=only_staged)
+        found.fill(under, only_staged=only_staged)
         yield found
 
 
@@ -202,11 +218,11 @@ def is_staged_gop(key: str) -> bool:
 
 def is_our_write(write: Unfinished) -> bool:
     """Whether an unfinished write would become an object of ours, rather than somebody else's upload."""
-    ours = (ARCHIVE_SUFFIX, ".s2vc-tmp")
+    ours = (ARCHIVE_SUFFIX, FRAME_LIST_SUFFIX, ".s2vc-tmp", BAG)
     return (
         write.key.endswith(ours)
         or is_staged_gop(write.key)
-        or (write.key.startswith(f"{MANIFEST}/job=") and write.key.endswith(".parquet"))
+        or (write.key.startswith((f"{MANIFEST}/job=", f"{EVENTS}/")) and write.key.endswith(".parquet"))
     )
 
 

@@ -35,6 +35,8 @@ from tests.chaos.footage import Clip
 _PRIVATE = "_s2vc/"
 _MANIFEST = "manifest/"
 _SUFFIX = ".s2vc"
+_LIST = ".framemd5"
+_BAG = "manifest-sha256.txt"
 Row = dict[str, Any]
 
 
@@ -122,6 +124,7 @@ class _Check:
                 self._failure(clip, parts)
             else:
                 self._compressed(clip, parts)
+        self._bag()
         self._uploads()
         return self._report
 
@@ -133,13 +136,25 @@ class _Check:
             self._say("sources: not the objects and bytes that they were")
 
     def _objects(self, keys: set[str]) -> None:
-        """Nothing at the destination but archives and the manifest."""
-        wanted = {clip.name + _SUFFIX for clip in self._truth.clips if clip.status != "failed"}
+        """Nothing at the destination but archives, a frame list beside each, the bag manifest and the manifest."""
+        names = [clip.name for clip in self._truth.clips if clip.status != "failed"]
+        wanted = {_BAG, *(name + suffix for name in names for suffix in (_SUFFIX, _LIST))}
         there = {key for key in keys if not key.startswith((_PRIVATE, _MANIFEST))}
         for key in sorted(there - wanted):
             self._say(f"{key}: nobody should have written this")
         if staged := sorted(key for key in keys if key.startswith(STAGING)):
             self._say(f"staging: {len(staged)} objects are left, such as {staged[0]}")
+
+    def _bag(self) -> None:
+        """One line for each archive and each frame list, with the digest of what is there."""
+        wanted = sorted(
+            f"{hashlib.sha256(data).hexdigest()}  {name}{suffix}"
+            for name in self._report.archives
+            for suffix in (_SUFFIX, _LIST)
+            if (data := self._read(name + suffix)) is not None
+        )
+        if sorted((self._read(_BAG) or b"").decode().splitlines()) != wanted:
+            self._say(f"{_BAG}: not the digests of what is there")
 
     def _uploads(self) -> None:
         if self._truth.destination.startswith("s3://"):
@@ -177,10 +192,15 @@ class _Check:
             self._rows(clip, rows, data, digest)
 
     def _archive_bytes(self, clip: Clip) -> bytes | None:
-        try:
-            return self._storage.read(clip.name + _SUFFIX)
-        except ObjectMissing:
+        data = self._read(clip.name + _SUFFIX)
+        if data is None:
             self._say(f"{clip.name}: no archive")
+        return data
+
+    def _read(self, key: str) -> bytes | None:
+        try:
+            return self._storage.read(key)
+        except ObjectMissing:
             return None
 
     def _archive(self, clip: Clip, data: bytes) -> None:
@@ -215,6 +235,11 @@ class _Check:
             self._say(f"{place}: describes another archive than is there")
         if {(row["status"], row["error_class"]) for row in rows} != {(clip.status, clip.error_class)}:
             self._say(f"{place}: status {rows[0]['status']} ({rows[0]['error_class']}), not {clip.status}")
+        listed = self._read(clip.name + _LIST)
+        if listed is None or {row["framemd5_sha256"] for row in rows} != {hashlib.sha256(listed).hexdigest()}:
+            self._say(f"{place}: describes another frame list than is there")
+        elif sum(1 for line in listed.splitlines() if not line.startswith(b"#")) != clip.frames:
+            self._say(f"{place}: its frame list is not of {clip.frames} frames")
         if sum(row["frames_encoded"] for row in rows) != clip.frames:
             self._say(f"{place}: rows do not add up to {clip.frames} frames")
         for row in rows:

@@ -135,6 +135,28 @@ def test_a_payload_of_another_gop_is_seen_though_every_crc_holds(truth: Truth) -
     assert any("payload's digest is not the row's" in line for line in violations)
 
 
+def test_a_changed_or_missing_frame_list_is_seen(truth: Truth) -> None:
+    path = Path(truth.destination, f"{VICTIM}.framemd5")
+    path.write_bytes(path.read_bytes().replace(b"0, ", b"1, ", 1))
+    said = found(truth).violations
+    assert len(said) == 2
+    assert any("describes another frame list" in line for line in said)
+    assert any("manifest-sha256.txt" in line for line in said)
+    path.unlink()
+    assert any("describes another frame list" in line for line in found(truth).violations)
+
+
+@pytest.mark.parametrize("harm", ["missing", "short", "strange"])
+def test_a_bag_manifest_that_is_not_true_is_seen(truth: Truth, harm: str) -> None:
+    path = Path(truth.destination, "manifest-sha256.txt")
+    lines = path.read_text().splitlines(keepends=True)
+    changed = {"missing": None, "short": lines[1:], "strange": [*lines, f"{'0' * 64}  poison.mp4.s2vc\n"]}[
+        harm
+    ]
+    path.unlink() if changed is None else path.write_text("".join(changed))
+    assert found(truth).violations == ["manifest-sha256.txt: not the digests of what is there"]
+
+
 def test_symbols_that_differ_are_seen(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the payload was written with other weights: nothing but decoding can tell."""
     decode = FakeCodec._decode

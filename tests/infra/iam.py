@@ -67,7 +67,7 @@ class Policy:
     document: dict[str, Any] = field(repr=False)
 
     def __post_init__(self) -> None:
-        known = {"Sid", "Effect", "Action", "Resource", "Condition"}
+        known = {"Sid", "Effect", "Action", "Resource", "NotResource", "Condition"}
         for statement in self.document["Statement"]:
             if set(statement) - known or not set(statement.get("Condition", {})) <= {"Bool", "Null"}:
                 raise ValueError(f"statement {statement} has parts that this evaluator does not know")
@@ -81,13 +81,19 @@ class Policy:
 def _applies(statement: dict[str, Any], request: Request) -> bool:
     return (
         _matches(_listed(statement["Action"]), request.permission)
-        and _matches(_listed(statement["Resource"]), request.resource)
+        and _concerns(statement, request.resource)
         and all(
             _holds(operator, key, value, request.context)
             for operator, keys in statement.get("Condition", {}).items()
             for key, value in keys.items()
         )
     )
+
+
+def _concerns(statement: dict[str, Any], resource: str) -> bool:
+    if "NotResource" in statement:
+        return not _matches(_listed(statement["NotResource"]), resource)
+    return _matches(_listed(statement["Resource"]), resource)
 
 
 def _holds(operator: str, key: str, value: str, context: dict[str, str]) -> bool:

@@ -115,7 +115,11 @@ def test_a_job_on_a_failing_store_ends_as_on_a_good_one(
     assert (state.counts["done"], state.clean) == (3, True)
     assert removed.objects == state.counts["orphaned"] + state.counts["dangling"]
     assert sorted(found.key for found in out.list() if not found.key.startswith("manifest/")) == [
+        "a.mp4.framemd5",
         "a.mp4.s2vc",
+        "b.mp4.framemd5",
         "b.mp4.s2vc",
+        "c.mp4.framemd5",
         "c.mp4.s2vc",
+        "manifest-sha256.txt",
     ]
