@@ -210,7 +210,7 @@ class OpenArchive:
             ConfigError: the archive has no such stretch.
         """
         self._ends.clear()
-        begin, until = self._pts(start), self._pts(end)
+        begin, until = (None if moment is None else self._pts(moment) for moment in (start, end))
         if begin is not None and until is not None and until <= begin:
             raise ConfigError(f"nothing lies between {start} and {end}: the end must be later than the start")
         if self._starts != sorted(self._starts):
@@ -286,15 +286,23 @@ class OpenArchive:
             return position, 0, None, self.header.last_duration
         return position, len(pts) - kept, end, max(0, end - pts[kept - 1])
 
-    def _pts(self, moment: Moment | float | None) -> Fraction | None:
+    def seconds_at(self, moment: Moment | float) -> Fraction:
+        """Seconds since the first picture.
+
+        Raises:
+            ConfigError: it is negative, or the archive has no such frame.
+        """
+        return self._seconds(self._pts(moment))
+
+    def _pts(self, moment: Moment | float) -> Fraction:
         """The place in ``time_base`` units."""
-        if moment is None:
-            return None
         if isinstance(moment, FrameNumber):
             return Fraction(self._pts_of_frame(moment))
         if moment < 0:
             raise ConfigError(f"{moment} s lies before the first picture: give 0 or more")
-        return self._starts[0] + Fraction(moment) / self.header.time_base
+        # A float is the decimal that somebody wrote, not its nearest binary fraction.
+        seconds = Fraction(repr(moment)) if isinstance(moment, float) else Fraction(moment)
+        return self._starts[0] + seconds / self.header.time_base
 
     def _pts_of_frame(self, frame: FrameNumber) -> int:
         if not 0 <= frame.number < self.header.frames:

@@ -34,6 +34,8 @@ manifest_app = typer.Typer(help="Read manifests.", no_args_is_help=True)
 for command in (
     cli_compress.compress,
     cli_decode.decompress,
+    cli_decode.export,
+    cli_decode.frame,
     cli_inspect.info,
     cli_inspect.status,
     cli_inspect.gc,

@@ -20,6 +20,16 @@ OlderThan = Annotated[
 ]
 Model = Annotated[str, typer.Option(help="A packaged model's name, or a directory with weights.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there of the output.")]
+Salvage = Annotated[bool, typer.Option("--salvage", help="Decode what is whole of a damaged archive.")]
+Batch = Annotated[int, typer.Option(help="GOPs decoded side by side; 0 chooses.")]
+Start = Annotated[
+    str | None, typer.Option(help="Where to begin: 1:02:03.5, 12:34, 754.2 seconds, or a frame as '#18105'.")
+]
+Duration = Annotated[str | None, typer.Option(help="How much: 10 seconds, 1:30, …; all when not given.")]
+WithPassthrough = Annotated[
+    bool, typer.Option("--passthrough/--no-passthrough", help="Write audio, subtitles and tags too.")
+]
 Archive = Annotated[str, typer.Argument(help="An .s2vc archive: a path or an s3:// object.")]
 Destination = Annotated[str, typer.Argument(metavar="DST", help="The destination of a compress job.")]
 

@@ -1,33 +1,29 @@
-"""The decompress job: one archive in, one playable file out, a few GOPs at a time, in flat memory.
+"""The decompress job: one archive, or a stretch of it, in; one playable file out, in flat memory.
 
-Needs the archive and the model, nothing else: no source, no manifest, no Ray. Reaches the codec only when it
-loads it.
+Needs the archive and the model, nothing else: no source, no manifest, no Ray. Pictures come from `access`,
+files are `mux`'s affair.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
 
-from s2vc_model.bitstream import EncodedGop
-from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord
-from s2vc_ray.errors import ArchiveError, ConfigError, CorruptArchive, WrongWeights
+from s2vc_ray.access import Frame, OpenArchive, Stretch, open_archive
+from s2vc_ray.archive import ArchiveHeader
+from s2vc_ray.colour import LIMITED
+from s2vc_ray.encoders import Encoder
+from s2vc_ray.errors import ConfigError, CorruptArchive
+from s2vc_ray.excerpt import Excerpt
+from s2vc_ray.lanes import CodecLoader, load_s2vc
+from s2vc_ray.moments import Moment, clock
 from s2vc_ray.mux import MuxReport, VideoHeader, write_video
 from s2vc_ray.passthrough import Passthrough
-from s2vc_ray.storage import open_source
-from s2vc_ray.worker import CodecLoader, LoadedCodec, load_s2vc
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-_CODEC = "s2vc"
-_MEMORY = 4 << 30
-"""What the GOPs decoded side by side may take, where the caller does not say how many."""
-_WORKING = 600
-"""Bytes that decoding takes for each pixel of a frame, buffers and activations together; measured on a CPU."""
+from s2vc_ray.upright import Turn
+from s2vc_ray.words import size
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +32,8 @@ class DecompressReport:
 
     Attributes:
         frames, gops: decoded and written.
-        frames_lost: frames of the source that the archive does not hold, or that its damage took.
+        frames_lost: frames of the source that the archive does not hold, or that its damage took; of a stretch,
+            those lost inside it.
         notes: whatever else differs from the source, one sentence each.
     """
 
@@ -47,6 +44,20 @@ class DecompressReport:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a decoding is: ``done`` of ``frames`` pictures, from ``gops`` GOPs of ``payload_bytes``."""
+
+    done: int
+    frames: int
+    gops: int
+    payload_bytes: int
+
+
+Watch = Callable[[Progress], None]
+"""Told once before the first picture, and after each."""
+
+
 def decompress(
     archive: str,
     out: str,
@@ -55,128 +66,140 @@ def decompress(
     device: str = "auto",
     salvage: bool = False,
     batch: int = 0,
+    start: Moment | None = None,
+    duration: Fraction | None = None,
+    passthrough: bool = True,
+    encoder: Encoder | None = None,
     overwrite: bool = False,
-    on_gop: Callable[[int, int], None] | None = None,
+    watch: Watch | None = None,
     load_codec: CodecLoader = load_s2vc,
 ) -> DecompressReport:
-    """Decode ``archive`` (a path or ``s3://`` object) to .mp4, .mkv, .y4m, or ``-``: y4m on stdout.
+    """Decode ``archive`` (a path or ``s3://`` object) to .mp4, .mov, .mkv, .y4m, or ``-``: standard output.
 
     Args:
-        model: the packaged model's name, or the weights directory, that coded the archive.
-        salvage: decode what is whole of a damaged or truncated archive.
-        batch: GOPs decoded side by side, on a GPU in lockstep; 0 is as many as the codec likes and 4 GiB hold.
-        overwrite: replace ``out``.
-        on_gop: called with (GOPs done, GOPs in all) as decoding goes on.
+        model, device, salvage, batch: as `open_archive`.
+        start, duration: the stretch to decode: from the picture that is on screen at ``start``, for
+            ``duration`` seconds from ``start`` on. Its times are counted from its first picture.
+        passthrough: write audio, subtitles and tags too. They have no index: of an archive of which a stretch
+            is wanted, all their bytes are read.
+        encoder, overwrite: as `write_video`.
+        watch: told how far it is.
 
     Raises:
         ObjectMissing: there is no such archive.
         ArchiveError: not an archive, damaged, or (`WrongWeights`) coded by another model.
         ModelError: the model cannot be loaded, or decoded symbols are not those that were coded.
         ObjectExists: ``out`` exists and ``overwrite`` is false.
-        ConfigError: ``out``'s format is unknown.
+        ConfigError: ``out``'s format is unknown or does not fit the encoder, or there is no such stretch.
     """
-    if batch < 0:
-        raise ConfigError(f"batch is {batch}: give 1 or more, or 0 to have it chosen")
-    with open_source(archive) as stream:
-        reader = ArchiveReader(stream, salvage=salvage)
-        if not len(reader):
-            raise CorruptArchive(f"{archive}: no whole GOP is left in it")
-        codec = load_codec(model, device)
-        check_weights(reader.header, codec, archive)
-        passthrough, notes = _carried(reader, salvage)
-        frames = _frames(reader, codec, batch or _fitting(reader, codec.parallel), on_gop)
-        written = write_video(out, frames, _video_header(reader.header), passthrough, overwrite=overwrite)
-        lost = reader.header.frames - written.frames
-        return DecompressReport(
-            out, written.frames, len(reader), lost, (*_damage(reader), *notes, *_differences(written))
+    with open_archive(
+        archive, model=model, device=device, salvage=salvage, batch=batch, load_codec=load_codec
+    ) as opened:
+        stretch = find_stretch(opened, start, duration)
+        _ = opened.codec  # refused before anything is read for it
+        carried, notes = _carried(opened, stretch, salvage) if passthrough else (None, [])
+        header = _video_header(opened.header, stretch, encoder)
+        turn = Turn()
+        if encoder is None and (out == "-" or Path(out).suffix.lower() == ".y4m"):
+            turn = upright(opened.header) or turn
+            header = _turned(header, turn)
+        if turn:
+            notes.append("y4m cannot say how pictures are to be turned: they are upright")
+        pictures = (
+            (frame.pts - (stretch.begin or 0), turn(frame.rgb))
+            for frame in watched(opened.decode(stretch), stretch, watch)
         )
+        written = write_video(out, pictures, header, carried, encoder=encoder, overwrite=overwrite)
+        lost = frames_lost(opened, stretch, written.frames)
+        notes += _differences(written)
+        return DecompressReport(out, written.frames, len(stretch.gops), lost, (*opened.reader.damage, *notes))
 
 
-def check_weights(header: ArchiveHeader, codec: LoadedCodec, archive: str) -> None:
-    """Refuse a codec that did not code the archive.
+def find_stretch(archive: OpenArchive, start: Moment | None, duration: Fraction | None) -> Stretch:
+    """The stretch of ``duration`` seconds from ``start``; None is from the beginning, or to the end.
 
     Raises:
-        WrongWeights: the digests differ; the message names both.
+        ConfigError: the archive has no such stretch.
     """
-    if header.weights_sha256 != codec.weights_sha256:
-        raise WrongWeights(
-            f"{archive} was coded by model {header.model_id!r} (preset {header.preset}, weights "
-            f"{header.weights_sha256[:16]}); model {codec.model_id!r} has {codec.weights_sha256[:16]}: "
-            "give the directory of the right ones with --model"
-        )
+    if duration is None:
+        return archive.stretch(start)
+    if duration <= 0:
+        raise ConfigError(f"a duration of {clock(duration)} holds no picture: give more than 0")
+    return archive.stretch(start, (0 if start is None else archive.seconds_at(start)) + duration)
 
 
-def _fitting(reader: ArchiveReader, most: int) -> int:
-    """As many GOPs, up to ``most``, as fit the memory: the frames held of each, and what decoding one takes."""
-    frames = max(entry.frames for entry in reader.index.gops)
-    one = reader.header.width * reader.header.height * (3 * frames + _WORKING)
-    return max(1, min(most, _MEMORY // one))
+def watched(frames: Iterator[Frame], stretch: Stretch, watch: Watch | None) -> Iterator[Frame]:
+    """``frames`` as they come, each counted for ``watch``."""
+    done = Progress(0, stretch.frames, len(stretch.gops), stretch.payload_bytes)
+    tell = watch or (lambda progress: None)
+    tell(done)
+    for frame in frames:
+        yield frame
+        done = replace(done, done=done.done + 1)
+        tell(done)
 
 
-def _frames(
-    reader: ArchiveReader, codec: LoadedCodec, batch: int, on_gop: Callable[[int, int], None] | None
-) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    records, done = reader.gops(), 0
-    while group := list(islice(records, batch)):
-        gops = [_payload(record, reader.header) for record in group]
-        later: list[list[npt.NDArray[np.uint8]]] = [[] for _ in group]
-        for at, pictures in enumerate(codec.iter_decode(gops)):
-            for number, picture in pictures.items():
-                if number:
-                    later[number].append(picture)
-                else:
-                    yield group[0].pts[at], picture
-        for record, held in zip(group, later, strict=True):
-            yield from zip(record.pts, held, strict=record is not group[0])
-            done += 1
-            if on_gop is not None:
-                on_gop(done, len(reader))
+def frames_lost(archive: OpenArchive, stretch: Stretch, frames: int) -> int:
+    """How many frames of the source ``frames`` pictures of a stretch fall short of it."""
+    if stretch.whole:
+        return archive.header.frames - frames
+    entries = archive.reader.index.gops[stretch.gops[0] : stretch.gops[-1] + 1]
+    return sum(b.first_frame - a.first_frame - a.frames for a, b in pairwise(entries))
 
 
-def _payload(record: GopRecord, header: ArchiveHeader) -> EncodedGop:
-    if record.codec != _CODEC:
-        raise ArchiveError(
-            f"GOP {record.index} is coded by {record.codec!r}, which this version cannot decode"
-        )
-    gop = EncodedGop.from_payload(record.payload)
-    if (gop.width, gop.height, gop.frames) != (header.width, header.height, record.frames):
-        raise CorruptArchive(
-            f"GOP {record.index}: its payload holds {gop.frames} frames of {gop.width}x{gop.height}, "
-            f"its record {record.frames} of {header.width}x{header.height}"
-        )
-    return gop
-
-
-def _carried(reader: ArchiveReader, salvage: bool) -> tuple[Passthrough | None, tuple[str, ...]]:
+def _carried(archive: OpenArchive, stretch: Stretch, salvage: bool) -> tuple[Passthrough | None, list[str]]:
+    reader = archive.reader
     if not reader.index.passthrough_bytes:
-        return None, ()
+        return None, []
     try:
-        return Passthrough.from_chunks(reader.passthrough()), ()
+        if stretch.whole:
+            return Passthrough.from_chunks(reader.passthrough(), salvage=salvage), []
+        source = Passthrough.read(reader.open_passthrough(), salvage=salvage)
+        unit = archive.header.time_base
+        begin, end = (None if pts is None else pts * unit for pts in (stretch.begin, stretch.end))
+        excerpt = Excerpt(begin, end)
+        carried = excerpt.take(source)
+        read = size(reader.index.passthrough_bytes)
+        return carried, [*excerpt.notes, f"{read} of carried streams were read to find those of the stretch"]
     except CorruptArchive as error:
         if not salvage:
             raise
-        return None, (f"audio and other streams could not be salvaged: {error}",)
+        return None, [f"audio and other streams could not be salvaged: {error}"]
 
 
-def _video_header(header: ArchiveHeader) -> VideoHeader:
+def upright(header: ArchiveHeader) -> Turn | None:
+    """How an archive's pictures are turned for display; None when it is by no quarter of a turn."""
+    return Turn.of(header.rotation, header.tags.display_matrix)
+
+
+def _video_header(header: ArchiveHeader, stretch: Stretch, encoder: Encoder | None) -> VideoHeader:
+    colour = header.colour
+    if encoder is not None and not encoder.keeps_range:
+        colour = replace(colour, range=LIMITED)
     return VideoHeader(
         width=header.width,
         height=header.height,
         time_base=header.time_base,
         rotation=header.rotation,
         sample_aspect=header.sample_aspect,
-        colour=header.colour,
+        colour=colour,
         average_rate=header.average_rate,
-        last_duration=header.last_duration,
+        last_duration=stretch.last_duration,
+        tags=header.tags,
     )
 
 
-def _damage(reader: ArchiveReader) -> tuple[str, ...]:
-    return tuple(str(part) for part in reader.damage)
+def _turned(header: VideoHeader, turn: Turn) -> VideoHeader:
+    """The header of the same pictures after ``turn``."""
+    if not turn:
+        return header
+    made = replace(header, rotation=0, tags=replace(header.tags, display_matrix=None))
+    if not turn.transposed:
+        return made
+    aspect = 1 / header.sample_aspect if header.sample_aspect else header.sample_aspect
+    return replace(made, width=header.height, height=header.width, sample_aspect=aspect)
 
 
-def _differences(written: MuxReport) -> tuple[str, ...]:
-    left_out = tuple(
-        f"{one.kind} {one.index} ({one.codec}) left out: {one.reason}" for one in written.omitted
-    )
-    return left_out + written.notes
+def _differences(written: MuxReport) -> list[str]:
+    left_out = [f"{one.kind} {one.index} ({one.codec}) left out: {one.reason}" for one in written.omitted]
+    return [*left_out, *written.notes]

@@ -9,15 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from s2vc_ray.errors import CorruptArchive
-from s2vc_ray.passthrough_format import (
-    PassChapter,
-    PassHead,
-    PassPacket,
-    PassStream,
-    Passthrough,
-    write_passthrough,
-)
+from s2vc_ray.passthrough_format import PassPacket, Passthrough, write_passthrough
+from s2vc_ray.passthrough_head import PassChapter, PassHead, PassStream
 
 _TIMECODE = "timecode"
 
@@ -32,20 +25,18 @@ class Excerpt:
     Attributes:
         begin: seconds, on the source's clock, where it begins; None: with whatever comes first.
         end: where it ends, exclusive; None: with the last packet.
-        salvage: stop at damage, in place of raising.
         notes: what differs from the source, one sentence each.
     """
 
     begin: Fraction | None
     end: Fraction | None
-    salvage: bool = False
     notes: list[str] = field(default_factory=list)
 
     def take(self, source: Passthrough) -> Passthrough:
         """The part of ``source``, its times counted from ``begin``; reads all of it and holds what is taken.
 
         Raises:
-            CorruptArchive: the bytes are damaged, and this is no salvage.
+            CorruptArchive: the bytes are damaged.
         """
         head = source.head
         chapters = tuple(filter(None, map(self._chapter, head.chapters)))
@@ -55,21 +46,16 @@ class Excerpt:
                 self.notes.append("audio and subtitles are cut between packets")
         if lost := len(head.chapters) - len(chapters):
             self.notes.append(f"{lost} chapters lie outside")
-        return write_passthrough(replace(head, chapters=chapters), self._packets(source))
+        files = (source.attachment(number) for number in range(len(head.attachments)))
+        return write_passthrough(replace(head, chapters=chapters), self._packets(source), files)
 
     def _packets(self, source: Passthrough) -> Iterator[PassPacket]:
         inside = [self.begin is None] * len(source.head.streams)
-        try:
-            for packet in source.packets():
-                stream = source.head.streams[packet.stream]
-                taken = self._packet(packet, stream, inside[packet.stream])
-                inside[packet.stream] = taken is not None
-                if taken is not None:
-                    yield taken
-        except CorruptArchive as error:
-            if not self.salvage:
-                raise
-            self.notes.append(f"audio and other streams end early: {error}")
+        for packet in source.packets():
+            taken = self._packet(packet, source.head.streams[packet.stream], inside[packet.stream])
+            inside[packet.stream] = taken is not None
+            if taken is not None:
+                yield taken
 
     def _packet(self, packet: PassPacket, stream: PassStream, before: bool) -> PassPacket | None:
         """``packet`` moved, or None when it is outside; one without times goes with the ``before`` it."""

@@ -14,7 +14,7 @@ from s2vc_model.errors import ModelError
 from s2vc_ray.archive import ArchiveReader
 from s2vc_ray.compress import compress
 from s2vc_ray.config import JobConfig, MetricPolicy
-from s2vc_ray.decompress import DecompressReport, decompress
+from s2vc_ray.decompress import DecompressReport, Progress, decompress
 from s2vc_ray.errors import (
     ArchiveError,
     ConfigError,
@@ -46,11 +46,12 @@ def back(archive: Path, out: Path, **options: Any) -> DecompressReport:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".y4m"])
 @pytest.mark.parametrize("batch", [0, 1, 2])
 def test_every_frame_comes_back(archive: Path, tmp_path: Path, suffix: str, batch: int) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[Progress] = []
     out = tmp_path / f"a{suffix}"
-    report = back(archive, out, batch=batch, on_gop=lambda done, total: seen.append((done, total)))
+    report = back(archive, out, batch=batch, watch=seen.append)
     assert (report.frames, report.gops, report.frames_lost) == (20, 3, 0)
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert [progress.done for progress in seen] == list(range(21))
+    assert {(progress.frames, progress.gops) for progress in seen} == {(20, 3)}
     _, frames = media.all_frames(out)
     assert len(frames) == 20
     assert (frames[0].width, frames[0].height) == (66, 50)
@@ -69,7 +70,7 @@ def test_gops_side_by_side_fit_the_memory(
     monkeypatch.setattr(FakeCodec, "iter_decode", counting)
     back(archive, tmp_path / "a.mkv")
     assert groups == [2, 1]
-    monkeypatch.setattr("s2vc_ray.decompress._MEMORY", 2 * 66 * 50 * 600)
+    monkeypatch.setattr("s2vc_ray.access._MEMORY", 2 * 66 * 50 * 600)
     back(archive, tmp_path / "b.mkv")
     assert groups == [2, 1, 1, 1, 1]
 
