@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import IO
 
 import av
-from av.stream import Disposition
-from av.video.stream import VideoStream
 
 from s2vc_ray import y4m
 from s2vc_ray.colour import FULL, UNSPECIFIED, effective_matrix
@@ -32,7 +30,9 @@ from s2vc_ray.errors import ConfigError, ObjectExists, StorageError
 from s2vc_ray.passthrough_format import Passthrough
 from s2vc_ray.passthrough_head import Omitted
 from s2vc_ray.pictures import Clock, TimedFrame, VideoHeader, YuvConverter, add_video, checked, encode
-from s2vc_ray.remux import Remux, check_carried, portable_tags
+from s2vc_ray.portable_tags import free_form
+from s2vc_ray.readback import check_carried
+from s2vc_ray.remux import Remux
 from s2vc_ray.source_io import TAG_ERRORS
 from s2vc_ray.stream_tags import not_written
 
@@ -175,6 +175,10 @@ def _write_container(
     written: list[int] = []
     if kind != "matroska":
         options = {"movie_timescale": str(clock.rate), "video_track_timescale": str(clock.rate)}
+        # Its bit rate box would be appended to the extradata of carried subtitles.
+        options["write_btrt"] = "0"
+        if passthrough is not None and free_form(passthrough.head):
+            options["movflags"] = "use_metadata_tags"
     else:
         # Audio may begin before time 0 (codec priming); making room for it would change every time.
         options = {"avoid_negative_ts": "disabled"}
@@ -185,12 +189,14 @@ def _write_container(
         container_options=options,
         metadata_errors=TAG_ERRORS,
     ) as out:
+        remux = None if passthrough is None else Remux(out, passthrough, shift)
+        if remux is not None and passthrough is not None:
+            remux.add_streams(before=passthrough.head.video_index)
+        place = len(remux.tracks) if remux else 0
         video = add_video(out, header, encoder, clock)
-        remux = None
-        if passthrough is not None:
-            _describe_video(video, passthrough)
-            remux = Remux(out, passthrough, shift)
+        if remux is not None:
             remux.add_streams()
+            remux.describe(video)
         try:
             out.start_encoding()
         except (av.FFmpegError, ValueError) as refused:
@@ -203,13 +209,17 @@ def _write_container(
         if remux is not None:
             remux.write_until(None)
     notes = [f"all times are {float(shift):.6f} s later than in the source"] if shift else []
+    if remux is not None:
+        notes += remux.notes
+        if remux.passthrough.damage:
+            notes.append(f"audio and other streams end early: {remux.passthrough.damage}")
     notes += not_written(encoder.name, header.tags, header.height)
     expected = [pts * header.time_base + shift for pts in written]
     rounded: dict[int, Fraction] = {}
     if isinstance(target, Path):
-        error = _check_times(target, expected)
+        error = _check_times(target, place, expected)
         if remux is not None:
-            rounded, changes = check_carried(target, remux)
+            rounded, changes = check_carried(target, remux, place)
             notes += changes
     else:  # a pipe: nothing can be read back
         error = max(abs(Fraction(clock.tick(pts), clock.rate) - at) for pts, at in zip(written, expected))
@@ -229,20 +239,14 @@ def _noting(frames: Iterator[TimedFrame], written: list[int]) -> Iterator[TimedF
         yield pts, rgb
 
 
-def _describe_video(video: VideoStream, passthrough: Passthrough) -> None:
-    head = passthrough.head
-    video.metadata.update(portable_tags(head.video_metadata))
-    video.disposition = Disposition(head.video_disposition)
-
-
-def _check_times(path: Path, expected: list[Fraction]) -> Fraction:
-    """Largest difference in seconds between the written file's times and ``expected``.
+def _check_times(path: Path, video: int, expected: list[Fraction]) -> Fraction:
+    """Largest difference in seconds between the times of the file's stream ``video`` and ``expected``.
 
     Raises:
         StorageError: the file does not hold as many frames as were written.
     """
     with av.open(str(path), metadata_errors=TAG_ERRORS) as file:
-        stream = file.streams.video[0]
+        stream = file.streams[video]
         unit = stream.time_base or Fraction(1)
         times = sorted(packet.pts * unit for packet in file.demux(stream) if packet.pts is not None)
     if len(times) != len(expected):

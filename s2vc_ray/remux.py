@@ -1,4 +1,4 @@
-"""Putting carried streams into an output file: which fit, and their packets in step with the pictures.
+"""Putting carried streams into an output file: which fit, in the source's order, packets in step with the pictures.
 
 Takes a ``Passthrough`` and an open muxer. A stream that the container cannot hold is found by trying it
 alone first, and reported; the pictures never fail because of it. It must not know how pictures are encoded.
@@ -6,12 +6,10 @@ alone first, and reported; the pictures never fail because of it. It must not kn
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BytesIO
-from pathlib import Path
 from typing import Any, cast
 
 import av
@@ -19,31 +17,48 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet, PacketSideData, packet_sidedata_type_from_literal
 from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
 
 from s2vc_ray.passthrough_format import CORRUPT, KEY, PassPacket, Passthrough
-from s2vc_ray.passthrough_head import Omitted, PassStream
-from s2vc_ray.source_io import TAG_ERRORS
-
-_WRITTEN_BY_MUXER = frozenset(
-    {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "handler_name", "vendor_id"}
-)
+from s2vc_ray.passthrough_head import Omitted, PassAttachment, PassChapter, PassStream
+from s2vc_ray.portable_tags import container_tags, stream_tags, video_tags
 
 _USUAL_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo"}
 """Names for channels that a source left unnamed: what every player takes them for, and MP4 requires."""
+
+_PICTURE_FILES = {
+    "mjpeg": ("cover.jpg", "image/jpeg"),
+    "png": ("cover.png", "image/png"),
+    "gif": ("cover.gif", "image/gif"),
+    "tiff": ("cover.tiff", "image/tiff"),
+    "bmp": ("cover.bmp", "image/bmp"),
+    "webp": ("cover.webp", "image/webp"),
+}
+"""Cover art in Matroska is an attached file, which has a name and a type."""
+
+_SUFFIXES = {".mkv": "matroska", ".mp4": "mp4", ".mov": "mov"}
+
+_TIMECODE_TAGS = ("timecode", "reel_name")
 
 _new_side_data = cast(Any, PacketSideData)
 
 
 @dataclass(slots=True)
 class Remux:
-    """The carried streams of one output file, in the making: ``add_streams``, then ``write_until``.
+    """The carried streams of one output file, in the making.
+
+    Call ``add_streams`` for those before the pictures' stream, add that, ``add_streams`` again for the others,
+    ``describe`` once, then ``write_until`` as the pictures are written.
 
     Attributes:
+        shift: seconds by which everything moves.
         omitted: streams and attachments left out so far, with reasons.
         carried: source indices of the streams that are in.
-        written: output stream index to the number of its packets and the CRC-32 of their payloads.
-        times: output stream index to its packets' time stamps, in the source's units.
-        sources: output stream index to the stream's index in the source.
+        tracks: of ``carried``, the numbers in the passthrough of those that became tracks, in the file's order.
+        covers: of ``carried``, the numbers of those that became cover art.
+        timecodes: of ``carried``, the number of the one that the muxer writes itself, from a tag.
+        files: the attachments' numbers that are in.
+        notes: what else could not be written, one sentence each.
     """
 
     out: OutputContainer
@@ -51,52 +66,73 @@ class Remux:
     shift: Fraction = Fraction(0)
     omitted: list[Omitted] = field(default_factory=list)
     carried: list[int] = field(default_factory=list)
-    written: dict[int, tuple[int, int]] = field(default_factory=dict)
-    times: dict[int, list[int | None]] = field(default_factory=dict)
+    tracks: list[int] = field(default_factory=list)
+    covers: list[int] = field(default_factory=list)
+    timecodes: list[int] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     _streams: dict[int, Stream] = field(default_factory=dict)
     _steps: dict[int, tuple[int | None, int]] = field(default_factory=dict)
-    sources: dict[int, int] = field(default_factory=dict)
+    _first: dict[int, PassPacket] = field(init=False)
+    _to_add: Iterator[PassStream | PassAttachment] = field(init=False)
+    _next: PassStream | PassAttachment | None = field(init=False)
     _packets: Iterator[PassPacket] = field(init=False)
     _waiting: PassPacket | None = None
 
     def __post_init__(self) -> None:
-        self._packets = self.passthrough.packets()
-        self.omitted.extend(self.passthrough.head.omitted)
-
-    def add_streams(self) -> None:
-        """Add the streams, attachments, tags and chapters the container can hold, before its header."""
         head = self.passthrough.head
-        self.out.metadata.update(portable_tags(head.metadata))
-        if head.chapters:
-            self.out.set_chapters(
-                [
-                    {
-                        "id": chapter.id,
-                        "start": chapter.start,
-                        "end": chapter.end,
-                        "time_base": chapter.time_base,
-                        "metadata": chapter.metadata,
-                    }
-                    for chapter in head.chapters
-                ]
-            )
-        first = self._first_packets()
-        for number, stream in enumerate(head.streams):
-            reason = _why_not(self.out.format.name, stream, first.get(number))
-            if reason:
-                self.omitted.append(Omitted(stream.index, stream.kind, stream.codec, reason))
+        self.omitted.extend(head.omitted)
+        self._first = _first_packets(self.passthrough)
+        self._packets = self.passthrough.packets()
+        every: list[PassStream | PassAttachment] = [*head.streams, *head.attachments]
+        in_order = sorted(every, key=lambda one: one.index)
+        self._to_add = iter(in_order)
+        self._next = next(self._to_add, None)
+
+    @property
+    def container(self) -> str:
+        """FFmpeg's name of the output format."""
+        return self.out.format.name
+
+    @property
+    def chapters(self) -> list[PassChapter]:
+        """The chapters that any container takes."""
+        every = self.passthrough.head.chapters
+        return [one for one in every if 0 <= self._moved(one.start, one) <= self._moved(one.end, one)]
+
+    def add_streams(self, before: int | None = None) -> None:
+        """Add what the container can hold of the streams that have a lower index than ``before``; None is all."""
+        while self._next is not None and (before is None or self._next.index < before):
+            if isinstance(self._next, PassStream):
+                self._add_stream(self._next)
             else:
-                self._streams[number] = _add(self.out, stream)
-                self.carried.append(stream.index)
-                self.sources[self._streams[number].index] = stream.index
-        for number, attachment in enumerate(head.attachments):
-            if self.out.format.name == "matroska":
-                data = self.passthrough.attachment(number)
-                mimetype = attachment.metadata.get("mimetype", "application/octet-stream")
-                self.out.add_attachment(attachment.name, mimetype, data)
-            else:
-                reason = f"{self.out.format.name} holds no attached files"
-                self.omitted.append(Omitted(attachment.index, "attachment", attachment.name, reason))
+                self._add_attachment(self._next)
+            self._next = next(self._to_add, None)
+
+    def describe(self, video: VideoStream) -> None:
+        """Write the tags of the container and of ``video``, and the chapters."""
+        head = self.passthrough.head
+        self.out.metadata.update(container_tags(head, self.container))
+        video.metadata.update(video_tags(head))
+        video.disposition = Disposition(head.video_disposition)
+        for number in self.timecodes[:1]:  # the muxer makes the track of it
+            code = head.streams[number].metadata
+            video.metadata.update({key: code[key] for key in _TIMECODE_TAGS if key in code})
+        if len(self.chapters) < len(head.chapters):
+            lost = len(head.chapters) - len(self.chapters)
+            self.notes.append(f"{lost} chapters are left out: they begin before 0 or end before they begin")
+        self.out.set_chapters(
+            [
+                {
+                    "id": one.id,
+                    "start": self._moved(one.start, one),
+                    "end": self._moved(one.end, one),
+                    "time_base": one.time_base,
+                    "metadata": one.metadata,
+                }
+                for one in self.chapters
+            ]
+        )
 
     def write_until(self, time: Fraction | None) -> None:
         """Mux carried packets whose decode time in seconds is at most ``time``; None means all of them."""
@@ -115,17 +151,73 @@ class Remux:
                 return
             self._mux(packet, stream, unit)
 
+    def _add_stream(self, stream: PassStream) -> None:
+        number = self.passthrough.head.streams.index(stream)
+        first = self._first.get(number)
+        if stream.kind == "video" and self.container == "matroska" and first is not None:
+            self._add_cover_file(stream, first.data)
+            self.covers.append(number)
+        elif self.container != "matroska" and "timecode" in stream.metadata and not self.timecodes:
+            self.timecodes.append(number)
+        elif self.container != "matroska" and self._is_chapter_track(stream):
+            pass  # the muxer makes one of the chapters
+        elif reason := self._why_not(stream, first):
+            self.omitted.append(Omitted(stream.index, stream.kind, stream.codec, reason))
+            return
+        else:
+            self._streams[number] = _add(self.out, stream)
+            (self.covers if stream.kind == "video" else self.tracks).append(number)
+        self.carried.append(stream.index)
+
+    def _is_chapter_track(self, stream: PassStream) -> bool:
+        """MP4 keeps chapters as a track too, which FFmpeg shows without its packets."""
+        return stream.kind == "data" and not stream.packets and bool(self.passthrough.head.chapters)
+
+    def _why_not(self, stream: PassStream, first: PassPacket | None) -> str:
+        reason = _refusal(self.container, stream, first)
+        if not reason:
+            return ""
+        if "timecode" in stream.metadata:
+            return f"{reason}; its time code is kept as a tag"
+        if self._is_chapter_track(stream):
+            return f"{reason}; its chapters are kept"
+        able = [
+            suffix
+            for suffix, other in _SUFFIXES.items()
+            if other != self.container and not _refusal(other, stream, first)
+        ]
+        return f"{reason}; {able[0]} can" if able else reason
+
+    def _add_cover_file(self, stream: PassStream, data: bytes) -> None:
+        name, mimetype = _PICTURE_FILES.get(stream.codec, ("cover", "application/octet-stream"))
+        self._add_file({"filename": name, "mimetype": mimetype, **stream.metadata}, data)
+
+    def _add_attachment(self, attachment: PassAttachment) -> None:
+        if self.container != "matroska":
+            reason = f"{self.container} holds no attached files; .mkv does"
+            self.omitted.append(Omitted(attachment.index, "attachment", attachment.name, reason))
+            return
+        number = self.passthrough.head.attachments.index(attachment)
+        named = {"filename": f"attachment-{attachment.index}", "mimetype": "application/octet-stream"}
+        self._add_file({**named, **attachment.metadata}, self.passthrough.attachment(number))
+        self.files.append(number)
+
+    def _add_file(self, tags: dict[str, str], data: bytes) -> None:
+        stream = self.out.add_attachment("", "", data)
+        stream.metadata.clear()
+        stream.metadata.update(tags)
+
+    def _moved(self, time: int, chapter: PassChapter) -> int:
+        return time + round(self.shift / chapter.time_base)
+
     def _mux(self, packet: PassPacket, stream: Stream, unit: Fraction) -> None:
         made = restore_packet(packet, stream, unit)
         made.duration = self._duration(packet)
-        count, crc = self.written.get(stream.index, (0, 0))
-        self.written[stream.index] = (count + 1, zlib.crc32(packet.data, crc))
         if self.shift:
             made.pts, made.dts = (
                 _shifted(packet.pts, unit, self.shift),
                 _shifted(packet.dts, unit, self.shift),
             )
-        self.times.setdefault(stream.index, []).append(made.pts)
         self.out.mux(made)
 
     def _duration(self, packet: PassPacket) -> int:
@@ -135,19 +227,6 @@ class Remux:
             step = packet.pts - before
         self._steps[packet.stream] = (packet.pts, step)
         return packet.duration or step
-
-    def _first_packets(self) -> dict[int, PassPacket]:
-        found: dict[int, PassPacket] = {}
-        for packet in self.passthrough.packets():
-            found.setdefault(packet.stream, packet)
-            if len(found) == len(self.passthrough.head.streams):
-                break
-        return found
-
-
-def portable_tags(tags: dict[str, str]) -> dict[str, str]:
-    """``tags`` without those that a muxer writes itself about its own file."""
-    return {key: value for key, value in tags.items() if key.lower() not in _WRITTEN_BY_MUXER}
 
 
 def restore_packet(packet: PassPacket, stream: Stream, time_base: Fraction) -> Packet[Stream]:
@@ -161,8 +240,12 @@ def restore_packet(packet: PassPacket, stream: Stream, time_base: Fraction) -> P
     made.is_keyframe = bool(packet.flags & KEY)
     made.is_corrupt = bool(packet.flags & CORRUPT)
     for name, data in packet.side:
+        try:
+            number = packet_sidedata_type_from_literal(cast(Any, name))
+        except ValueError:
+            continue  # a kind that the library cannot name; reading the file back tells that it is missing
         # Built by number and size: the constructor that the library uses itself, absent from its type stubs.
-        side = _new_side_data(packet_sidedata_type_from_literal(cast(Any, name)), len(data))
+        side = _new_side_data(number, len(data))
         side.update(data)
         side.to_packet(made, move=True)
     return made
@@ -172,18 +255,31 @@ def _shifted(time: int | None, unit: Fraction, shift: Fraction) -> int | None:
     return None if time is None else time + round(shift / unit)
 
 
-def _why_not(container: str, stream: PassStream, first: PassPacket | None) -> str:
+def _first_packets(passthrough: Passthrough) -> dict[int, PassPacket]:
+    wanted = sum(stream.packets > 0 for stream in passthrough.head.streams)
+    found: dict[int, PassPacket] = {}
+    for packet in passthrough.packets() if wanted else ():
+        found.setdefault(packet.stream, packet)
+        if len(found) == wanted:
+            break
+    return found
+
+
+def _refusal(container: str, stream: PassStream, first: PassPacket | None) -> str:
     """Why ``container`` cannot hold ``stream``: found by muxing its first packet alone. Empty when it can."""
+    what = stream.codec or f"a {stream.kind} stream without a known codec"
+    if stream.kind == "data" and container == "matroska":
+        return "matroska holds no data streams"
     if not stream.template:
-        return f"no muxer for a {stream.kind} stream without a known codec"
-    if first is None:
-        return "holds no packets"
+        return f"no muxer knows the parameters of {what}"
     try:
         with av.open(BytesIO(), "w", format=container) as trial:
             added = _add(trial, stream)
-            trial.mux(restore_packet(first, added, stream.time_base))
-    except (av.FFmpegError, ValueError) as error:
-        return f"{container} cannot hold {stream.codec} ({error})"
+            trial.start_encoding()
+            if first is not None:
+                trial.mux(restore_packet(first, added, stream.time_base))
+    except (av.FFmpegError, ValueError, IndexError):
+        return f"{container} cannot hold {what}"
     return ""
 
 
@@ -196,49 +292,5 @@ def _add(out: OutputContainer, stream: PassStream) -> Stream:
     added.time_base = stream.time_base
     added.disposition = Disposition(stream.disposition)
     added.metadata.clear()
-    added.metadata.update(portable_tags(stream.metadata))
+    added.metadata.update(stream_tags(stream))
     return added
-
-
-def check_carried(path: Path, remux: Remux) -> tuple[dict[int, Fraction], list[str]]:
-    """Read the finished file back and compare it with what was given.
-
-    Returns:
-        source index to the largest difference in seconds of a packet's time, for streams that have one;
-        and one sentence for every stream or tag that is not in the file as it was given.
-    """
-    found: dict[int, tuple[int, int]] = {}
-    times: dict[int, list[Fraction | None]] = {}
-    with av.open(str(path), metadata_errors=TAG_ERRORS) as file:
-        kept = {key.lower() for key in file.metadata}
-        streams = [stream for stream in file.streams if stream.index in remux.sources]
-        for packet in file.demux(streams) if streams else ():
-            if packet.size:
-                count, crc = found.get(packet.stream_index, (0, 0))
-                found[packet.stream_index] = (count + 1, zlib.crc32(bytes(packet), crc))
-                time = None if packet.pts is None else packet.pts * packet.time_base
-                times.setdefault(packet.stream_index, []).append(time)
-    notes = []
-    rounded = {}
-    for index, source in remux.sources.items():
-        given, got = remux.written.get(index, (0, 0)), found.get(index, (0, 0))
-        if given[0] != got[0]:
-            notes.append(f"stream {source}: {given[0]} packets were given, the file shows {got[0]}")
-            continue
-        if given != got:
-            notes.append(f"stream {source}: the container stores its packets in another form")
-        error = _largest_difference(remux, index, times.get(index, []))
-        if error:
-            rounded[source] = error
-    missing = sorted(key for key in portable_tags(remux.passthrough.head.metadata) if key.lower() not in kept)
-    if missing:
-        notes.append(f"the container did not keep the tags {', '.join(missing)}")
-    return rounded, notes
-
-
-def _largest_difference(remux: Remux, index: int, got: list[Fraction | None]) -> Fraction:
-    source = remux.sources[index]
-    unit = next(stream.time_base for stream in remux.passthrough.head.streams if stream.index == source)
-    given = remux.times.get(index, [])
-    pairs = zip(given, got, strict=True)
-    return max((abs(a * unit - b) for a, b in pairs if a is not None and b is not None), default=Fraction(0))

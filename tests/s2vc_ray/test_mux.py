@@ -80,7 +80,13 @@ def test_everything_survives(tmp_path: Path, suffix: str, pts: list[int] | None)
     error = max(abs(a[0] - b[0]) for a, b in zip(audio(clip), audio(out), strict=True))
     assert error == report.rounded.get(1, 0)
     assert error <= (0 if suffix == ".mp4" else Fraction(1, 2000))
-    assert (report.carried, report.omitted, report.notes) == ((1,), (), ())
+    # Matroska cannot say that some samples of the first and the last packet are not to be played.
+    trimmed = {
+        "stream 1: 1 packets have another duration",
+        "stream 1: the container does not keep of its packets: discard, skip_samples",
+    }
+    assert (report.carried, report.omitted) == ((1,), ())
+    assert set(report.notes) <= (set() if suffix == ".mp4" else trimmed)
     with av.open(str(out)) as container:
         assert container.metadata["title"] == "A tale"
         assert container.streams.audio[0].language == "deu"
@@ -165,7 +171,7 @@ def test_a_start_other_than_zero_is_kept(tmp_path: Path) -> None:
         report = round_trip(clip, out)
         assert times(out) == times(clip)
         # MP4 and Matroska hold AAC without the ADTS headers that a transport stream has.
-        assert report.notes == ("stream 1: the container stores its packets in another form",)
+        assert "stream 1: the container stores its packets in another form" in report.notes
         assert max(abs(a[0] - b[0]) for a, b in zip(audio(clip), audio(out), strict=True)) <= Fraction(
             1, 2000
         )
@@ -190,7 +196,7 @@ def test_subtitles_chapters_and_attachments(tmp_path: Path) -> None:
 
     report = round_trip(clip, tmp_path / "out.mp4")
     reasons = {one.kind: one.reason for one in report.omitted}
-    assert reasons["attachment"] == "mp4 holds no attached files"
+    assert reasons["attachment"] == "mp4 holds no attached files; .mkv does"
     assert "mp4 cannot hold subrip" in reasons["subtitle"]
 
 
