@@ -56,9 +56,10 @@ class S2vcCodec:
     def __init__(self, weights: LoadedWeights, device: torch.device, lockstep: bool | None = None) -> None:
         self.model_id, self.weights_sha256 = weights.model_id, weights.sha256
         self.preset, self.device = weights.network.config.preset, device
+        self._half = device.type == "cuda"
+        weights.network.for_inference(torch.bfloat16 if self._half else None)
         self._net = weights.network.to(device).to(memory_format=torch.channels_last)
         self._coders = {kind: Coder(tables) for kind, tables in weights.tables.items()}
-        self._half = device.type == "cuda"
         self.lockstep = device.type != "cpu" if lockstep is None else lockstep
         self.parallel = _LOCKSTEP if self.lockstep else _cores()
         self._lanes = ThreadPoolExecutor(_cores(), "s2vc-lane", torch.set_num_threads, (1,))
@@ -128,14 +129,35 @@ class S2vcCodec:
 
         A lone GOP on a CPU has all of torch's threads.
         """
-        if any((g.height, g.width) != (gops[0].height, gops[0].width) for g in gops):
-            raise ModelError("GOPs of one call must have one frame size")
+        _check_sizes(gops)
         if self.lockstep or len(gops) < 2:
             yield from self._decode(gops, range(len(gops)))
         else:
             yield from self._decode_side_by_side(gops)
         if not self.lockstep:
             give_back()
+
+    def check_symbols(self, gops: Sequence[EncodedGop]) -> None:
+        """Read every symbol of GOPs of one frame size, and check all their checksums, without making a picture.
+
+        The priors depend on symbols alone, so transforms, U-Net and pixel decoder are left out: the exact integer half
+        of decoding, and a fraction of its cost.
+
+        Raises:
+            ModelError: mixed sizes.
+            BitstreamError, SymbolMismatch: the bytes are damaged or were written with other weights.
+        """
+        _check_sizes(gops)
+        if self.lockstep and gops:
+            self._read_through(gops)
+        else:
+            self._side_by_side(lambda gop: self._read_through([gop]), gops)
+            give_back()
+
+    @torch.inference_mode()
+    def _read_through(self, gops: Sequence[EncodedGop]) -> None:
+        for _ in self._latents(sorted(gops, key=lambda gop: -gop.frames)):
+            pass
 
     def _decode_side_by_side(self, gops: Sequence[EncodedGop]) -> Iterator[dict[int, Frames]]:
         decoders = [self._decode(gops, [i]) for i in range(len(gops))]
@@ -153,21 +175,10 @@ class S2vcCodec:
             return
         height, width = gops[0].height, gops[0].width
         order = sorted(numbers, key=lambda i: -gops[i].frames)
-        rows, cols = _padded(height) // 16, _padded(width) // 16
-        config = self._net.config
-        most = (config.latent + config.hyper) * rows * cols
-        work = [_Reading(gops[i], most) for i in order]
         state: GopState | None = None
-        for t in range(work[0].gop.frames):
-            live = sum(w.gop.frames > t for w in work)
+        for latents in self._latents([gops[i] for i in order]):
+            live = len(latents.digests)
             state = _first(state, live) if state else None
-            quality = torch.tensor([w.gop.q for w in work[:live]], device=self.device)
-            _, prior = self._kind(t)
-            coder, streams = self._coders[prior_name(t)], [w.stream(t) for w in work[:live]]
-            carried = state.prior if state else None
-            latents = decode_frame(prior, coder, streams, (rows, cols), quality, carried, self.device)
-            for w, digest in zip(work, latents.digests, strict=False):
-                w.check(t, digest)
             with self._autocast():
                 feature = self._net.inter.extract(state.buffer.feature) if state else None
                 diffusion = state.diffusion if state else None
@@ -176,6 +187,25 @@ class S2vcCodec:
             state = GopState(state.buffer, state.prior, diffusion)
             pixels = self._download(picture, height, width)
             yield {order[k]: pixels[k] for k in range(live)}
+
+    def _latents(self, gops: Sequence[EncodedGop]) -> Iterator[DecodedLatents]:
+        """Read GOPs, longest first, in lockstep: frame index by frame index, of those that have not ended."""
+        rows, cols = _padded(gops[0].height) // 16, _padded(gops[0].width) // 16
+        config = self._net.config
+        most = (config.latent + config.hyper) * rows * cols
+        work = [_Reading(gop, most) for gop in gops]
+        carried: Tensor | None = None
+        for t in range(gops[0].frames):
+            live = sum(gop.frames > t for gop in gops)
+            quality = torch.tensor([gop.q for gop in gops[:live]], device=self.device)
+            _, prior = self._kind(t)
+            coder, streams = self._coders[prior_name(t)], [w.stream(t) for w in work[:live]]
+            state = None if carried is None else carried[:live]
+            latents = decode_frame(prior, coder, streams, (rows, cols), quality, state, self.device)
+            for w, digest in zip(work, latents.digests, strict=False):
+                w.check(t, digest)
+            carried = latents.state
+            yield latents
 
     def _side_by_side(self, function: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out]:
         """Apply ``function`` to each item, every call on a core of its own."""
@@ -284,6 +314,11 @@ def _padded(side: int) -> int:
     return -(-side // GRID) * GRID
 
 
+def _check_sizes(gops: Sequence[EncodedGop]) -> None:
+    if any((g.height, g.width) != (gops[0].height, gops[0].width) for g in gops):
+        raise ModelError("GOPs of one call must have one frame size")
+
+
 def _check_frames(gops: Sequence[Frames], q: int) -> None:
     if not 0 <= q < QUALITIES:
         raise ModelError(f"quality {q} is not in 0..{QUALITIES - 1}")
@@ -291,7 +326,9 @@ def _check_frames(gops: Sequence[Frames], q: int) -> None:
         raise ModelError("no GOP to encode")
     for frames in gops:
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
-            raise ModelError(f"a GOP must be uint8 (T, H, W, 3) with T >= 1, got {frames.dtype} {frames.shape}")
+            raise ModelError(
+                f"a GOP must be uint8 (T, H, W, 3) with T >= 1, got {frames.dtype} {frames.shape}"
+            )
         if frames.shape[1:] != gops[0].shape[1:]:
             raise ModelError("GOPs of one call must have one frame size")
         if max(frames.shape[1:3]) > MAX_SIDE:
@@ -307,4 +344,3 @@ def _first(state: GopState, live: int) -> GopState:
     if d is not None:
         cut = DiffusionBuffer(tuple(f[:live] for f in d.features), d.picture[:live])
     return GopState(FeatureBuffer(b.feature[:live], b.picture[:live], b.flow[:live]), state.prior[:live], cut)
-

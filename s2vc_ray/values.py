@@ -68,7 +68,8 @@ class VideoInfo:
     ``width``/``height`` are the coded picture's true size before rotation. ``last_duration`` is the last
     frame's duration (0 when unknown). ``frames_declared`` is how many frames the header announces (0 when it
     says nothing): more than ``pts`` holds when the file was cut short. ``bit_depth`` is that of the deepest
-    component, 0 when unknown. ``other_videos`` are the source's further video streams, which are not coded.
+    component, 0 when unknown. ``other_videos`` are the source's further video streams, which are not coded,
+    ``untimed`` how many frames have no time stamp and therefore no place among the others.
     """
 
     width: int
@@ -89,6 +90,7 @@ class VideoInfo:
     bit_depth: int = 0
     tags: PictureTags = UNTAGGED
     other_videos: tuple[int, ...] = ()
+    untimed: int = 0
 
     @property
     def frames(self) -> int:
@@ -142,5 +144,13 @@ class GopCodec(Protocol):
         """Decode in lockstep, frame index by frame index: each GOP's number -> its frame (H, W, 3).
 
         A GOP that has ended is left out. Holds one frame of each GOP at a time, not the GOPs.
+        """
+        ...
+
+    def check_symbols(self, gops: Sequence[EncodedGop]) -> None:
+        """Read every symbol and check all symbol checksums, without making a picture.
+
+        Raises:
+            ModelError: a GOP's symbols are not those that were coded.
         """
         ...

@@ -74,6 +74,10 @@ class FakeCodec:
         for at in range(max(map(len, decoded), default=0)):
             yield {number: gop[at] for number, gop in enumerate(decoded) if at < len(gop)}
 
+    def check_symbols(self, gops: Sequence[EncodedGop]) -> None:
+        for gop in gops:
+            self._decode(gop)
+
     def _misbehave(self, kind: str, marker: str) -> None:
         if kind == "fail":
             raise BitstreamError("the fake codec refuses GOPs of this length")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,7 @@ def test_round_trip(codec: S2vcCodec, width: int, height: int, frames: int) -> N
 
 FRESH = """
 import sys
+from collections.abc import Callable
 import numpy as np
 from s2vc_model.bitstream import EncodedGop
 from s2vc_model.codec import load_model
@@ -316,6 +318,48 @@ def test_one_damaged_gop_is_an_error_for_its_lockstep(tiny: S2vcCodec) -> None:
     damaged = dataclasses.replace(b, checks=bytes([b.checks[0] ^ 1, b.checks[1]]))
     with pytest.raises(SymbolMismatch, match="frame 0"):
         tiny.decode_gops([a, damaged])
+
+
+class Absent(nn.Module):
+    """Stands for every network that makes pictures or features."""
+
+    def forward(self, *arguments: object) -> object:
+        raise AssertionError("a transform ran")
+
+
+@pytest.mark.parametrize("lockstep", [False, True])
+def test_symbols_are_checked_by_the_integer_networks_alone(lockstep: bool) -> None:
+    weights = tiny_weights()
+    codec = S2vcCodec(weights, torch.device("cpu"), lockstep=lockstep)
+    gops = codec.encode_gops([pictures(n, 48, 32, seed=n) for n in (1, 4, 2)], 30)
+    net = weights.network
+    net.generator = net.intra = net.inter = Absent()
+    codec.check_symbols(gops)
+    codec.check_symbols([])
+    for t in range(4):
+        checks = bytes(value ^ (at == t) for at, value in enumerate(gops[1].checks))
+        with pytest.raises(SymbolMismatch, match=f"frame {t}"):
+            codec.check_symbols([gops[0], dataclasses.replace(gops[1], checks=checks), gops[2]])
+    with pytest.raises(SymbolMismatch, match="frame 3"):
+        codec.check_symbols([dataclasses.replace(gops[1], symbol_crc=gops[1].symbol_crc ^ 0x100)])
+
+
+def test_checking_symbols_refuses_what_decoding_refuses(tiny: S2vcCodec) -> None:
+    (gop,) = tiny.encode_gops([pictures(2, 33, 20)], 3)
+
+    def passes(payload: bytes, work: Callable[[list[EncodedGop]], object]) -> bool:
+        try:
+            work([EncodedGop.from_payload(payload)])
+        except (BitstreamError, SymbolMismatch):
+            return False
+        return True
+
+    damaged = flips(gop.to_payload(), 3)
+    outcomes = [(passes(one, tiny.check_symbols), passes(one, tiny.decode_gops)) for one in damaged]
+    assert all(mine == full for mine, full in outcomes)
+    assert sum(mine for mine, _ in outcomes) < len(damaged) // 2
+    with pytest.raises(ModelError, match="one frame size"):
+        tiny.check_symbols([gop, tiny.encode_gops([pictures(1, 64, 64)], 3)[0]])
 
 
 def test_load_model_names_what_it_loaded(codec: S2vcCodec) -> None:
