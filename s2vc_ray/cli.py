@@ -20,6 +20,8 @@ from s2vc_ray.errors import ArchiveError, ConfigError, S2vcError
 
 # Two spinning torch threads on two cores are many times slower than one; read when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# The AV1 encoder describes itself at length on standard error; only its errors matter.
+os.environ.setdefault("SVT_LOG", "1")
 # Said by a library that the codec's dependencies import; nothing a user could do about it.
 warnings.filterwarnings("ignore", message=".*torch.jit.script. is deprecated", category=FutureWarning)
 

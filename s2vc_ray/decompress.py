@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
-from pathlib import Path
 
 from s2vc_ray.access import Frame, OpenArchive, Stretch, open_archive
 from s2vc_ray.archive import ArchiveHeader
@@ -20,7 +19,7 @@ from s2vc_ray.errors import ConfigError, CorruptArchive
 from s2vc_ray.excerpt import Excerpt
 from s2vc_ray.lanes import CodecLoader, load_s2vc
 from s2vc_ray.moments import Moment, clock
-from s2vc_ray.mux import MuxReport, VideoHeader, write_video
+from s2vc_ray.mux import MuxReport, VideoHeader, check_output, write_video
 from s2vc_ray.passthrough import Passthrough
 from s2vc_ray.upright import Turn
 from s2vc_ray.words import size
@@ -95,14 +94,12 @@ def decompress(
     with open_archive(
         archive, model=model, device=device, salvage=salvage, batch=batch, load_codec=load_codec
     ) as opened:
+        y4m = check_output(out, encoder, overwrite=overwrite) == "y4m"
         stretch = find_stretch(opened, start, duration)
         _ = opened.codec  # refused before anything is read for it
-        carried, notes = _carried(opened, stretch, salvage) if passthrough else (None, [])
-        header = _video_header(opened.header, stretch, encoder)
-        turn = Turn()
-        if encoder is None and (out == "-" or Path(out).suffix.lower() == ".y4m"):
-            turn = upright(opened.header) or turn
-            header = _turned(header, turn)
+        carried, notes = _carried(opened, stretch, salvage, y4m) if passthrough else (None, [])
+        turn = (upright(opened.header) if y4m else None) or Turn()
+        header = _turned(_video_header(opened.header, stretch, encoder), turn)
         if turn:
             notes.append("y4m cannot say how pictures are to be turned: they are upright")
         pictures = (
@@ -152,6 +149,8 @@ def _carried(archive: OpenArchive, stretch: Stretch, salvage: bool) -> tuple[Pas
     if not reader.index.passthrough_bytes:
         return None, []
     try:
+        if head_only:
+            return Passthrough.read(reader.open_passthrough(), salvage=salvage), []
         if stretch.whole:
             return Passthrough.from_chunks(reader.passthrough(), salvage=salvage), []
         source = Passthrough.read(reader.open_passthrough(), salvage=salvage)

@@ -30,13 +30,15 @@ from s2vc_ray.errors import ConfigError, ObjectExists, StorageError
 from s2vc_ray.passthrough_format import Passthrough
 from s2vc_ray.passthrough_head import Omitted
 from s2vc_ray.pictures import Clock, TimedFrame, VideoHeader, YuvConverter, add_video, checked, encode
+from s2vc_ray.pipe import Pipe
 from s2vc_ray.portable_tags import free_form
 from s2vc_ray.readback import check_carried
 from s2vc_ray.remux import Remux
 from s2vc_ray.source_io import TAG_ERRORS
+from s2vc_ray.storage_local import local_errors
 from s2vc_ray.stream_tags import not_written
 
-__all__ = ["MuxReport", "VideoHeader", "write_video"]
+__all__ = ["MuxReport", "VideoHeader", "check_output", "write_video"]
 
 _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".y4m": "y4m"}
 
@@ -87,19 +89,12 @@ def write_video(
         ObjectExists: ``out`` exists and ``overwrite`` is false.
         StorageError: no frames came, their sizes or order are wrong, or the written file reads back wrong.
     """
+    kind = check_output(out, encoder, overwrite=overwrite)
+    chosen = encoder or h264()
     if os.fspath(out) == "-":
-        if encoder is None:
+        if kind == "y4m":
             return _write_y4m(sys.stdout.buffer, frames, header, passthrough)
-        return _write_container(sys.stdout.buffer, "matroska", frames, header, passthrough, encoder)
-    path, chosen = Path(out), encoder or h264()
-    suffix = path.suffix.lower()
-    kind = _FORMATS.get(suffix)
-    if kind is None:
-        raise ConfigError(f"{path}: unknown output format; use one of {', '.join(_FORMATS)} or -")
-    if kind != "y4m" and suffix not in chosen.containers:
-        raise ConfigError(f"{path}: {suffix} cannot hold {chosen.name}; use {' or '.join(chosen.containers)}")
-    if path.exists() and not overwrite:
-        raise ObjectExists(f"{path} exists; remove it or choose another name")
+        return _write_container(Pipe(), kind, frames, header, passthrough, chosen)
 
     def write(temporary: Path) -> MuxReport:
         if kind == "y4m":
@@ -107,18 +102,44 @@ def write_video(
                 return _write_y4m(file, frames, header, passthrough)
         return _write_container(temporary, kind, frames, header, passthrough, chosen)
 
-    return _renamed_on_success(path, write)
+    return _renamed_on_success(Path(out), write)
+
+
+def check_output(out: str | os.PathLike[str], encoder: Encoder | None, *, overwrite: bool = False) -> str:
+    """The format that `write_video` of the same arguments will write: "y4m" or FFmpeg's name of a container.
+
+    Raises:
+        ConfigError: an unknown suffix, one that the encoder does not go into, or no folder to write to.
+        ObjectExists: ``out`` exists and ``overwrite`` is false.
+    """
+    if os.fspath(out) == "-":
+        return "y4m" if encoder is None else "matroska"
+    path, chosen = Path(out), encoder or h264()
+    suffix = path.suffix.lower()
+    kind = _FORMATS.get(suffix)
+    if kind is None:
+        raise ConfigError(f"{path}: unknown output format; use one of {', '.join(_FORMATS)} or -")
+    if kind != "y4m" and suffix not in chosen.containers:
+        raise ConfigError(f"{path}: {suffix} cannot hold {chosen.name}; use {' or '.join(chosen.containers)}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path.parent} is no folder: make it first")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder: name a file in it")
+    if path.exists() and not overwrite:
+        raise ObjectExists(f"{path} exists; remove it, choose another name or say --overwrite")
+    return kind
 
 
 def _renamed_on_success(path: Path, write: Callable[[Path], MuxReport]) -> MuxReport:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        report = write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with local_errors(f"write {path}"):
+        try:
+            report = write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return report
 
 
@@ -160,7 +181,7 @@ def _write_y4m(
 
 
 def _write_container(
-    target: Path | IO[bytes],
+    target: Path | Pipe,
     kind: str,
     frames: Iterable[TimedFrame],
     header: VideoHeader,
