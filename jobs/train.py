@@ -54,9 +54,8 @@ def starting_network(init: Path | None) -> S2vcNetwork:
         return S2vcNetwork(PRESETS["small"])
     if init.is_file():
         return load_checkpoint(init)
-    network = load_weights(init).network.requires_grad_(True)
-    for prior in network.priors().values():
-        prior.thaw()
+    network = load_weights(init).network
+    network.thaw()
     return network
 
 

@@ -40,6 +40,8 @@ class CodecConfig:
     """Channels of ``f_pix`` that enter the U-Net; 0 means ``feature``."""
     sd_scale: str = "full"
     """Depth and VAE widths of the ``sd`` generator: ``full`` (Stable Diffusion's) or ``tiny`` (for tests)."""
+    lora_rank: int = 0
+    """Rank of the ``sd`` U-Net's two adapters, for intra and for inter frames; 0: none, all of the U-Net is trained."""
 
     def __post_init__(self) -> None:
         if self.latent % 2:
@@ -50,6 +52,8 @@ class CodecConfig:
             raise ValueError(f"generator must be 'small' or 'sd', got {self.generator!r}")
         if self.sd_scale not in ("full", "tiny"):
             raise ValueError(f"sd_scale must be 'full' or 'tiny', got {self.sd_scale!r}")
+        if self.lora_rank < 0 or (self.lora_rank and self.generator != "sd"):
+            raise ValueError(f"lora_rank must be 0 or, for the 'sd' generator, more; got {self.lora_rank}")
         if self.quality_knots < 2:
             raise ValueError("quality_knots must be at least 2")
 
@@ -83,5 +87,23 @@ PRESETS: dict[str, CodecConfig] = {
         sample=4,
         timestep=999,
         pixel_features=320,
+        lora_rank=64,
+    ),
+    "sd-tiny": CodecConfig(
+        preset="sd-tiny",
+        feature=16,
+        middle=24,
+        latent=16,
+        hyper=8,
+        prior=16,
+        generator="sd",
+        tokens=24,
+        unet=(16, 24, 32),
+        sample=4,
+        timestep=999,
+        pixel_features=20,
+        sd_scale="tiny",
+        lora_rank=4,
     ),
 }
+"""``small`` is ours and shipped; ``sd15`` is the paper's scale; ``sd-tiny`` has its structure, for tests."""

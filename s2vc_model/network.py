@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import nn
 
 from s2vc_model.config import CodecConfig
@@ -24,7 +27,7 @@ class S2vcNetwork(nn.Module):
         self.config = config
         self.intra, self.inter = IntraTransform(config), InterTransform(config)
         self.intra_prior, self.inter_prior = Prior(config, temporal=False), Prior(config, temporal=True)
-        self.generator: nn.Module = generator if generator is not None else build_generator(config)
+        self.generator: Any = generator if generator is not None else build_generator(config)
 
     def priors(self) -> dict[str, Prior]:
         """The priors by frame type."""
@@ -34,6 +37,19 @@ class S2vcNetwork(nn.Module):
         """Turn both priors into their exact integer form, proving their overflow bounds."""
         for prior in self.priors().values():
             prior.load_integers(prior.quantise())
+
+    def thaw(self) -> None:
+        """Make loaded weights trainable again: float masters, and all parameters but those that adapters stand for."""
+        self.requires_grad_(True)
+        for prior in self.priors().values():
+            prior.thaw()
+        if self.config.lora_rank:
+            self.generator.freeze_adapted()
+
+    def for_inference(self, dtype: torch.dtype | None) -> None:
+        """Fold adapters in. ``dtype`` is that of an ``sd`` generator's weights: too many to be cast for every frame."""
+        if self.config.generator == "sd":
+            self.generator.for_inference(dtype)
 
 
 def build_generator(config: CodecConfig) -> nn.Module:

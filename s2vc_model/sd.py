@@ -11,6 +11,7 @@ or are random with the same architecture; nothing here reaches for a network.
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from peft import LoraConfig
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -29,9 +29,8 @@ from s2vc_model.generator import SemanticHead, align, one_step_alphas
 from s2vc_model.layers import conv
 from s2vc_model.sd_guidance import GuidedUNet
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer
-
-LORA_RANK = 64
-_PROJECTIONS = ["to_q", "to_k", "to_v", "to_out.0"]
+from s2vc_model.vae_attention import WindowAttention
+from s2vc_model.vae_tiles import decode, share_norms
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +61,9 @@ class SdGenerator(nn.Module):
         self.semantic = SemanticHead(config.feature, config.tokens)
         self.pixels = conv(config.feature, pixels, 3)
         self.head = conv(pixels, config.sample, 3)
-        self.guided = GuidedUNet(unet)
+        self.guided = GuidedUNet(unet, config.lora_rank)
         self.vae = _decoder_only(vae)
+        self.native: torch.dtype | None = None
         self.scaling: float = dict(vae.config)["scaling_factor"]
         self.alpha, self.sigma = one_step_alphas(config.timestep)
         self.timestep: Tensor
@@ -98,38 +98,38 @@ class SdGenerator(nn.Module):
     def forward(
         self, buffer: FeatureBuffer, before: DiffusionBuffer | None
     ) -> tuple[Tensor, DiffusionBuffer]:
-        """See :class:`s2vc_model.generator.Generator`. H and W must be multiples of 64."""
-        f = self.pixels(buffer.feature)
-        features = None if before is None else align(before, buffer.flow)[0]
-        epsilon, kept = self.guided(f, self.timestep, self.semantic(buffer.feature), features)
-        latent = self.x0(self.head(f), epsilon) / self.scaling
-        picture: Tensor = self.vae.decode(latent.to(epsilon.dtype), return_dict=False)[0]
+        """See :class:`s2vc_model.generator.Generator`."""
+        feature = buffer.feature
+        if self.native is not None:
+            feature = feature.to(self.native)
+        # Weights that are half already need no casts; others leave the choice to the caller's autocast.
+        with torch.autocast(feature.device.type, enabled=False) if self.native else nullcontext():
+            f = self.pixels(feature)
+            features = None if before is None else align(before, buffer.flow)[0]
+            epsilon, kept = self.guided(f, self.timestep, self.semantic(feature), features)
+            latent = self.x0(self.head(f), epsilon) / self.scaling
+            picture = decode(self.vae, latent.to(epsilon.dtype))
         return picture, DiffusionBuffer(kept, picture)
 
     def x0(self, x_t: Tensor, epsilon: Tensor) -> Tensor:
         """x̂0 = (x_T − σ ε) / α, in float32 because 1/α, large at late timesteps, multiplies any rounding."""
         return (x_t.float() - self.sigma * epsilon.float()) / self.alpha
 
-    def add_lora(self, rank: int = LORA_RANK) -> None:
-        """Freeze the U-Net except its first convolution, and train its attention projections at low rank.
+    def for_inference(self, dtype: torch.dtype | None = None) -> None:
+        """Fold the adapters into the weights, and keep all weights in ``dtype``; ``None``: float32, for autocast.
 
-        Changes nothing about the output until trained. The heads, the fusions and the VAE stay as they were.
+        What results is for decoding: it cannot be trained or saved.
         """
-        unet = self.guided.unet
-        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=_PROJECTIONS))
-        unet.conv_in.requires_grad_(True)
+        if self.guided.adapted:
+            self.guided.fuse()
+        if dtype is not None:
+            self.to(dtype)
+            self.native = dtype
 
-    def fuse_lora(self) -> None:
-        """Fold the trained adapters into the U-Net's weights, leaving a plain U-Net.
-
-        Raises:
-            WeightsError: there are none.
-        """
-        unet = self.guided.unet
-        if not getattr(unet, "peft_config", None):
-            raise WeightsError("the U-Net has no LoRA adapters to fuse; call add_lora first")
-        unet.fuse_lora()
-        unet.unload_lora()
+    def freeze_adapted(self) -> None:
+        """Leave what is trained beside adapters: them, the first convolution, heads, fusions and the VAE."""
+        if self.guided.adapted:
+            self.guided.freeze_adapted()
 
 
 def scratch_unet(config: CodecConfig) -> UNet2DConditionModel:
@@ -172,10 +172,12 @@ def _pixel_features(config: CodecConfig) -> int:
 
 
 def _decoder_only(vae: AutoencoderKL) -> AutoencoderKL:
-    """Drop the encoder's 34 million weights; decode picture by picture, which bounds memory."""
+    """Drop the encoder's 34 million weights, and let the decoder bound its memory."""
     del vae.encoder
     vae.quant_conv = None
-    vae.enable_slicing()
+    middle: Any = vae.decoder.mid_block
+    middle.attentions[0].set_processor(WindowAttention())
+    share_norms(vae.decoder)
     return vae
 
 

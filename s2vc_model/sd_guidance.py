@@ -19,6 +19,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
+from s2vc_model import lora
+
 GUIDED = 2
 """Guided down blocks, finest first: 1/8 and 1/16 of the frame."""
 
@@ -81,9 +83,10 @@ class GuidedUNet(nn.Module):
 
     Args:
         unet: its first ``GUIDED`` down blocks must have cross-attention.
+        lora_rank: rank of its two adapters (see `lora`); 0: none.
     """
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
+    def __init__(self, unet: UNet2DConditionModel, lora_rank: int = 0) -> None:
         super().__init__()
         self.unet = unet
         shape = dict(unet.config)
@@ -92,6 +95,23 @@ class GuidedUNet(nn.Module):
         self.fusions = nn.ModuleList([TemporalFusion(width, groups) for width in widths])
         for level, block in enumerate(blocks[:GUIDED]):
             block.attentions[-1].register_forward_hook(partial(_guide, level), with_kwargs=True)
+        # The U-Nets for first and for later frames, in a tuple that torch does not look into: they share their
+        # tensors, which are to be counted, moved and saved once.
+        self._unets = (unet, unet)
+        self.adapted = lora_rank > 0
+        if self.adapted:
+            lora.add_adapters(unet, lora_rank)
+            self._unets = (lora.reading(unet, "intra"), lora.reading(unet, "inter"))
+
+    def freeze_adapted(self) -> None:
+        """Leave only the adapters, the first convolution and the fusions to be trained."""
+        lora.freeze_adapted(self.unet)
+
+    def fuse(self) -> None:
+        """Fold each adapter into a U-Net of its own, for inference; what is not adapted stays shared."""
+        intra, inter = lora.fused(self.unet, "intra"), lora.fused(self.unet, "inter")
+        self.unet, self.later_unet = intra, inter
+        self._unets, self.adapted = (intra, inter), False
 
     def forward(
         self, f: Tensor, timestep: Tensor, tokens: Tensor, before: tuple[Tensor, ...] | None
@@ -111,7 +131,8 @@ class GuidedUNet(nn.Module):
             RuntimeError: the U-Net did not carry the call to the guided blocks (an incompatible diffusers).
         """
         call = TemporalCall(self.fusions, before)
-        epsilon: Tensor = self.unet(f, timestep, tokens, cross_attention_kwargs=call, return_dict=False)[0]
+        unet = self._unets[before is not None]
+        epsilon: Tensor = unet(f, timestep, tokens, cross_attention_kwargs=call, return_dict=False)[0]
         if len(call.kept) != GUIDED:
             raise RuntimeError(
                 f"guidance reached {len(call.kept)} of {GUIDED} blocks: incompatible diffusers"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from s2vc_model.codec import load_model
 from s2vc_model.config import PRESETS, CodecConfig
 from s2vc_model.errors import WeightsError
+from s2vc_model.lora import PROJECTIONS
 from s2vc_model.motion import block_motion, luma
 from s2vc_model.network import S2vcNetwork, build_generator
 from s2vc_model.sd import SdGenerator, scratch_unet, scratch_vae
@@ -27,21 +28,8 @@ from s2vc_model.state import DiffusionBuffer, FeatureBuffer
 from s2vc_model.train.rate import inter_step, intra_step
 from s2vc_model.weight_files import save_weights
 
-TINY = CodecConfig(
-    preset="sd-tiny",
-    feature=16,
-    middle=24,
-    latent=16,
-    hyper=8,
-    prior=16,
-    generator="sd",
-    tokens=24,
-    unet=(16, 24, 32),
-    sample=4,
-    timestep=999,
-    pixel_features=20,
-    sd_scale="tiny",
-)
+ADAPTED = PRESETS["sd-tiny"]
+TINY = replace(ADAPTED, lora_rank=0)
 
 
 @pytest.fixture(autouse=True)
@@ -352,39 +340,126 @@ def test_damaged_folders_are_refused(folders: tuple[Path, Path]) -> None:
         SdGenerator.from_diffusers(TINY, unet, vae)
 
 
-def test_lora_starts_as_nothing_and_fuses_to_the_same_pictures() -> None:
-    generator = wake(SdGenerator.from_scratch(TINY).eval())
-    names = set(generator.state_dict())
-    buffer, (_, before) = features(), run(generator, features(), None)
-    plain = run(generator, buffer, before)[0]
-    generator.add_lora(rank=4)
-    assert torch.equal(run(generator, buffer, before)[0], plain)
+def adapted(strength: float = 0.3) -> SdGenerator:
+    """A generator whose two adapters differ and matter."""
+    generator = wake(SdGenerator.from_scratch(ADAPTED).eval())
     for name, parameter in generator.guided.unet.named_parameters():
         if "lora_B" in name:
-            nn.init.normal_(parameter, 0, 0.3)
-    trained = run(generator, buffer, before)[0]
-    assert not torch.allclose(trained, plain, atol=1e-3)
-    generator.fuse_lora()
-    torch.testing.assert_close(run(generator, buffer, before)[0], trained, atol=1e-4, rtol=1e-4)
-    assert set(generator.state_dict()) == names
+            nn.init.normal_(parameter, 0, strength)
+    return generator
 
 
-def test_lora_trains_attention_and_the_new_parts_only() -> None:
-    generator = SdGenerator.from_scratch(TINY)
-    generator.add_lora()
-    trained = {n for n, p in generator.guided.unet.named_parameters() if p.requires_grad}
+def two_frames(generator: SdGenerator, frames: list[FeatureBuffer]) -> list[Tensor]:
+    first, before = run(generator, frames[0], None)
+    return [first, run(generator, frames[1], before)[0]]
+
+
+def test_adapters_start_as_nothing() -> None:
+    generator, frames = wake(SdGenerator.from_scratch(ADAPTED).eval()), [features(), features()]
+    pictures = two_frames(generator, frames)
+    for parameter in (p for n, p in generator.guided.unet.named_parameters() if "lora_A" in n):
+        nn.init.normal_(parameter, 0, 5.0)
+    assert all(torch.equal(a, b) for a, b in zip(two_frames(generator, frames), pictures, strict=True))
+
+
+@pytest.mark.parametrize(("kind", "changed"), [("intra", 0), ("inter", 1)])
+def test_each_adapter_is_read_by_its_own_frames(kind: str, changed: int) -> None:
+    generator, frames = adapted(), [features(), features()]
+    first, before = run(generator, frames[0], None)
+    pictures = [first, run(generator, frames[1], before)[0]]
+    for name, parameter in generator.guided.unet.named_parameters():
+        if f"lora_B.{kind}" in name:
+            nn.init.zeros_(parameter)
+    again = [run(generator, frames[0], None)[0], run(generator, frames[1], before)[0]]
+    assert not torch.allclose(again[changed], pictures[changed], atol=1e-3)
+    assert torch.equal(again[1 - changed], pictures[1 - changed])
+
+
+def test_fused_adapters_give_the_same_pictures() -> None:
+    generator, frames = adapted(), [features(), features()]
+    pictures = two_frames(generator, frames)
+    generator.for_inference()
+    for a, b in zip(two_frames(generator, frames), pictures, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    assert not any("lora" in name for name, _ in generator.named_parameters())
+
+
+def test_fused_unets_share_all_but_the_adapted_projections() -> None:
+    generator = adapted()
+    plain = SdGenerator.from_scratch(TINY).guided.unet
+    generator.for_inference()
+    first, later = (dict(unet.named_parameters()) for unet in generator.guided._unets)
+    assert first.keys() == later.keys() == dict(plain.named_parameters()).keys()
+    own = {name for name in first if first[name] is not later[name]}
+    assert own == {
+        name
+        for name in first
+        if name.endswith(("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight"))
+    }
+
+
+def test_a_second_set_of_projections_costs_what_is_said() -> None:
+    with torch.device("meta"):
+        unet = scratch_unet(PRESETS["sd15"])
+    layers = [m for n, m in unet.named_modules() if n.endswith(tuple(f".{p}" for p in PROJECTIONS))]
+    assert sum(m.weight.numel() for m in layers) == 93_511_680
+    assert 2 * sum(64 * (m.in_features + m.out_features) for m in layers) == 25_509_888
+
+
+def test_unfused_unets_share_every_tensor_wherever_they_go() -> None:
+    generator = adapted().to(torch.float64)
+    first, later = (dict(unet.named_parameters()) for unet in generator.guided._unets)
+    assert all(first[name] is later[name] for name in first)
+    assert set(first) == set(dict(generator.guided.unet.named_parameters()))
+    assert {p.dtype for p in first.values()} == {torch.float64}
+
+
+def test_a_copy_reads_its_own_adapters() -> None:
+    generator, frames = adapted(), [features(), features()]
+    pictures = two_frames(generator, frames)
+    other = copy.deepcopy(generator)
+    for name, parameter in other.guided.unet.named_parameters():
+        if "lora_B" in name:
+            nn.init.zeros_(parameter)
+    assert not torch.allclose(two_frames(other, frames)[1], pictures[1], atol=1e-3)
+    assert torch.equal(two_frames(generator, frames)[1], pictures[1])
+
+
+def test_adapters_of_threads_do_not_mix() -> None:
+    generator, (_, before) = adapted(), run(adapted(), features(), None)
+    jobs = [(features(), before if n % 2 else None) for n in range(8)]
+    serial = [run(generator, *job)[0] for job in jobs]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda job: run(generator, *job)[0], jobs))
+    assert all(torch.equal(a, b) for a, b in zip(serial, together, strict=True))
+
+
+def test_one_backward_pass_trains_both_adapters_and_the_new_parts_only() -> None:
+    generator = adapted()
+    pictures = []
+    picture, before = generator(features(), None)
+    pictures = [picture, generator(features(moving=3.0), before)[0]]
+    sum(p.square().mean() for p in pictures).backward()
+    unet = generator.guided.unet
+    trained = {n for n, p in unet.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert trained == {n for n, p in unet.named_parameters() if p.requires_grad}
     assert {n for n in trained if "lora_" not in n} == {"conv_in.weight", "conv_in.bias"}
-    ranks = {p.shape[0] for n, p in generator.guided.unet.named_parameters() if "lora_A" in n}
-    assert ranks == {64}
-    adapted = {n.split(".lora_")[0].rpartition(".attn")[2][2:] for n in trained if "lora_" in n}
-    assert adapted == {"to_q", "to_k", "to_v", "to_out.0"}
+    assert {n.split(".")[-2] for n in trained if "lora_" in n} == {"intra", "inter"}
+    where = {n.split(".lora_")[0].rpartition(".attn")[2][2:] for n in trained if "lora_" in n}
+    assert where == set(PROJECTIONS)
     assert all(p.requires_grad for p in generator.guided.fusions.parameters())
 
 
-def test_fusing_without_lora_is_an_error() -> None:
-    generator = SdGenerator.from_scratch(TINY)
-    with pytest.raises(WeightsError, match="add_lora"):
-        generator.fuse_lora()
+def test_bf16_weights_stay_near_float32() -> None:
+    generator, frames = adapted(), [features(), features()]
+    full = two_frames(copy.deepcopy(generator), frames)
+    generator.for_inference(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = two_frames(generator, frames)
+    for a, b in zip(half, full, strict=True):
+        assert a.dtype == torch.bfloat16
+        error = float((a.float() - b).square().mean() / b.square().mean())
+        assert 0 < error < 1e-3
 
 
 def test_training_steps_run_through_the_whole_codec() -> None:
@@ -404,8 +479,7 @@ def test_training_steps_run_through_the_whole_codec() -> None:
 
 
 def test_encodes_and_decodes_end_to_end(tmp_path: Path) -> None:
-    network = S2vcNetwork(TINY)
-    assert isinstance(network.generator, SdGenerator)
+    network = S2vcNetwork(ADAPTED)
     wake(network.generator)
     save_weights(tmp_path, network, {"trained": False})
     codec = load_model(tmp_path, "cpu")
