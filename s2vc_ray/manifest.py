@@ -237,8 +237,8 @@ def read_columns(data: bytes, columns: Sequence[str]) -> pa.Table:
     Raises:
         pyarrow.ArrowException: not a part file.
     """
-    file = pq.ParquetFile(io.BytesIO(data))
-    table = file.read(columns=[name for name in columns if name in file.schema_arrow.names])
+    # Columns that the file does not have are passed over. Threads would cost more than such small files take.
+    table = pq.ParquetFile(pa.BufferReader(data)).read(columns=list(columns), use_threads=False)
     for name in columns:
         if name not in table.column_names:
             field = SCHEMA.field(name)

@@ -175,10 +175,9 @@ class Survey:
         try:
             table = read_columns(self.storage.read(key), _COLUMNS)
             job = key.split("/")[-2].removeprefix("job=")
-            return [
-                (row["video_id"], row["created"].timestamp(), job, *(row[name] for name in _COLUMNS[2:]))
-                for row in table.group_by(list(_COLUMNS)).aggregate([]).to_pylist()
-            ]
+            # A row for each GOP says the same of its video.
+            rows = set(zip(*(column.to_pylist() for column in table.columns), strict=True))
+            return [(video, created.timestamp(), job, *rest) for created, video, *rest in rows]
         except ObjectMissing:
             return []
         except (pa.ArrowException, KeyError, AttributeError) as error:
