@@ -144,7 +144,9 @@ def frames_lost(archive: OpenArchive, stretch: Stretch, frames: int) -> int:
     return sum(b.first_frame - a.first_frame - a.frames for a, b in pairwise(entries))
 
 
-def _carried(archive: OpenArchive, stretch: Stretch, salvage: bool) -> tuple[Passthrough | None, list[str]]:
+def _carried(
+    archive: OpenArchive, stretch: Stretch, salvage: bool, head_only: bool
+) -> tuple[Passthrough | None, list[str]]:
     reader = archive.reader
     if not reader.index.passthrough_bytes:
         return None, []
