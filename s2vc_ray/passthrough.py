@@ -98,10 +98,11 @@ def _sort_streams(container: InputContainer, video: int) -> tuple[list[Stream], 
 
 
 def _omit(stream: Stream, reason: str) -> Omitted:
-    return Omitted(stream.index, stream.type, _codec_name(stream), reason)
+    return Omitted(stream.index, stream.type, codec_name(stream), reason)
 
 
-def _codec_name(stream: Stream) -> str:
+def codec_name(stream: Stream) -> str:
+    """FFmpeg's name of the codec, empty when it has none."""
     context = _context(stream)
     if context is not None:
         return context.codec.canonical_name
@@ -160,7 +161,7 @@ def _describe(stream: Stream, first: PassPacket | None) -> PassStream:
         index=stream.index,
         id=stream.id,
         kind=stream.type,
-        codec=_codec_name(stream),
+        codec=codec_name(stream),
         tag=_tag(stream),
         time_base=stream.time_base or Fraction(1, 1000),
         extradata=(context.extradata or b"") if context is not None else b"",
@@ -228,7 +229,7 @@ def _identity(stream: Stream) -> dict[str, object]:
     context = _context(stream)
     return {
         "kind": stream.type,
-        "codec": _codec_name(stream),
+        "codec": codec_name(stream),
         "extradata": context.extradata if context is not None else None,
         **codec_parameters(stream),
     }

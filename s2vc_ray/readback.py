@@ -19,14 +19,19 @@ import av
 from av.container import InputContainer
 from av.stream import AttachmentStream, Disposition, Stream
 
-from s2vc_ray.passthrough import codec_parameters, copy_packet
+from s2vc_ray.passthrough import codec_name, codec_parameters, copy_packet
 from s2vc_ray.passthrough_format import CORRUPT, DISCARD, DISPOSABLE, KEY, PassPacket
 from s2vc_ray.passthrough_head import PassChapter
 from s2vc_ray.portable_tags import container_tags, stream_tags, video_tags
-from s2vc_ray.remux import Remux
+from s2vc_ray.remux import TIMECODE_TAGS, Remux
 from s2vc_ray.source_io import TAG_ERRORS, is_picture, read_packets
 
 _FLAGS = {KEY: "keyframe", DISCARD: "discard", CORRUPT: "corrupt", DISPOSABLE: "disposable"}
+
+_OF_THE_MULTIPLEX = {"mpegts_stream_id"}
+
+_PARAMETERS = ("sample_rate", "layout", "width", "height")
+"""What a container must say right; the rest of a stream's parameters is in its packets or its extradata."""
 
 _UNSAID = {("language", "und"), ("vendor_id", "[0][0][0][0]")}
 """What FFmpeg shows of MP4 tracks that do not say it."""
@@ -66,7 +71,7 @@ class _Compared:
         self.other_bytes += (want.size, want.crc32) != (got.size, got.crc32)
         self.other_durations += bool(want.duration) and abs(want.duration - got.duration) > unit
         self.flags |= want.flags ^ got.flags
-        self.side |= {name for name, _ in set(want.side) ^ set(got.side)}
+        self.side |= {name for name, _ in set(want.side) ^ set(got.side)} - _OF_THE_MULTIPLEX
         if want.time is not None and got.time is not None:
             self.rounding = max(self.rounding, abs(want.time - got.time))
 
@@ -164,11 +169,14 @@ def _stream_notes(remux: Remux, number: int, stream: Stream) -> list[str]:
     one = remux.passthrough.head.streams[number]
     where = f"stream {one.index}"
     if number in remux.timecodes:
-        return []
+        wanted = {key: one.metadata[key] for key in TIMECODE_TAGS if key in one.metadata}
+        return _missing(where, wanted, dict(stream.metadata))
     notes = _missing(where, stream_tags(one), dict(stream.metadata), remux.passthrough.head.metadata)
     notes += _other_disposition(where, one.disposition, stream)
+    if codec_name(stream) != one.codec:
+        notes.append(f"{where}: it was {one.codec}, players will take it for {codec_name(stream)}")
     now = codec_parameters(stream)
-    changed = [key for key, value in one.parameters.items() if now.get(key, value) != value]
+    changed = [key for key in _PARAMETERS if now.get(key) != one.parameters.get(key)]
     if stream.codec_context is not None and (stream.codec_context.extradata or b"") != one.extradata:
         changed.append("extradata")
     if changed:

@@ -7,9 +7,11 @@ alone first, and reported; the pictures never fail because of it. It must not kn
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BytesIO
+from math import ceil
 from typing import Any, cast
 
 import av
@@ -38,7 +40,11 @@ _PICTURE_FILES = {
 
 _SUFFIXES = {".mkv": "matroska", ".mp4": "mp4", ".mov": "mov"}
 
-_TIMECODE_TAGS = ("timecode", "reel_name")
+TIMECODE_TAGS = ("timecode", "reel_name")
+"""Of these tags of the pictures FFmpeg's MP4 muxer makes a time code track."""
+
+_FINE = 1_000_000
+"""Units per second; FFmpeg's own for subtitles, finer than the clock of pictures and sound."""
 
 _new_side_data = cast(Any, PacketSideData)
 
@@ -117,7 +123,7 @@ class Remux:
         video.disposition = Disposition(head.video_disposition)
         for number in self.timecodes[:1]:  # the muxer makes the track of it
             code = head.streams[number].metadata
-            video.metadata.update({key: code[key] for key in _TIMECODE_TAGS if key in code})
+            video.metadata.update({key: code[key] for key in TIMECODE_TAGS if key in code})
         if len(self.chapters) < len(head.chapters):
             lost = len(head.chapters) - len(self.chapters)
             self.notes.append(f"{lost} chapters are left out: they begin before 0 or end before they begin")
@@ -171,7 +177,7 @@ class Remux:
 
     def _is_chapter_track(self, stream: PassStream) -> bool:
         """MP4 keeps chapters as a track too, which FFmpeg shows without its packets."""
-        return stream.kind == "data" and not stream.packets and bool(self.passthrough.head.chapters)
+        return stream.codec == "bin_data" and not stream.packets and bool(self.passthrough.head.chapters)
 
     def _why_not(self, stream: PassStream, first: PassPacket | None) -> str:
         reason = _refusal(self.container, stream, first)
@@ -212,16 +218,20 @@ class Remux:
 
     def _mux(self, packet: PassPacket, stream: Stream, unit: Fraction) -> None:
         made = restore_packet(packet, stream, unit)
-        made.duration = self._duration(packet)
+        if self.container != "matroska":
+            made.duration = self._duration(packet)
         if self.shift:
             made.pts, made.dts = (
                 _shifted(packet.pts, unit, self.shift),
                 _shifted(packet.dts, unit, self.shift),
             )
-        self.out.mux(made)
+        with suppress(
+            av.ArgumentError
+        ):  # such as times that go back; reading back tells how many are missing
+            self.out.mux(made)
 
     def _duration(self, packet: PassPacket) -> int:
-        """The packet's duration, or the step before it: a last packet of duration 0 would be cut off."""
+        """The packet's duration, or the step before it: MP4 cuts a last packet of duration 0 off."""
         before, step = self._steps.get(packet.stream, (packet.pts, 0))
         if packet.pts is not None and before is not None and packet.pts > before:
             step = packet.pts - before
@@ -272,12 +282,17 @@ def _refusal(container: str, stream: PassStream, first: PassPacket | None) -> st
         return "matroska holds no data streams"
     if not stream.template:
         return f"no muxer knows the parameters of {what}"
+    file = BytesIO()
     try:
-        with av.open(BytesIO(), "w", format=container) as trial:
+        with av.open(file, "w", format=container) as trial:
             added = _add(trial, stream)
             trial.start_encoding()
             if first is not None:
                 trial.mux(restore_packet(first, added, stream.time_base))
+        # FFmpeg writes some streams into MP4 that nothing can open afterwards.
+        if first is not None:
+            with av.open(BytesIO(file.getvalue()), "r", format=container) as again:
+                again.streams[0]
     except (av.FFmpegError, ValueError, IndexError):
         return f"{container} cannot hold {what}"
     return ""
@@ -285,11 +300,16 @@ def _refusal(container: str, stream: PassStream, first: PassPacket | None) -> st
 
 def _add(out: OutputContainer, stream: PassStream) -> Stream:
     with av.open(BytesIO(stream.template), "r", format=stream.template_format) as file:
+        if file.streams[0].type != stream.kind:
+            raise ValueError(f"the template of stream {stream.index} is not of its kind")
         added = out.add_stream_from_template(file.streams[0], opaque=True)
     if isinstance(added, AudioStream):
         layout = str(stream.parameters.get("layout", ""))
         added.codec_context.layout = _USUAL_LAYOUTS.get(layout, layout)
     added.time_base = stream.time_base
+    if stream.codec == "mov_text" and out.format.name != "matroska":
+        # FFmpeg ends a subtitle early when another track's clock is finer: an exact part of its own unit.
+        added.time_base = stream.time_base / ceil(stream.time_base * _FINE)
     added.disposition = Disposition(stream.disposition)
     added.metadata.clear()
     added.metadata.update(stream_tags(stream))
