@@ -30,7 +30,6 @@ from s2vc_ray.errors import ConfigError, ObjectExists, StorageError
 from s2vc_ray.passthrough_format import Passthrough
 from s2vc_ray.passthrough_head import Omitted
 from s2vc_ray.pictures import Clock, TimedFrame, VideoHeader, YuvConverter, add_video, checked, encode
-from s2vc_ray.pipe import Pipe
 from s2vc_ray.portable_tags import free_form
 from s2vc_ray.readback import check_carried
 from s2vc_ray.remux import Remux
@@ -87,14 +86,21 @@ def write_video(
         ConfigError: an unknown suffix or encoder, a container or picture size that the encoder does not take, or
             times that the container cannot express.
         ObjectExists: ``out`` exists and ``overwrite`` is false.
-        StorageError: no frames came, their sizes or order are wrong, or the written file reads back wrong.
+        StorageError: no frames came, their sizes or order are wrong, the output cannot be written, or the written
+            file reads back wrong.
+        BrokenPipeError: whoever reads standard output has gone.
     """
     kind = check_output(out, encoder, overwrite=overwrite)
     chosen = encoder or h264()
     if os.fspath(out) == "-":
-        if kind == "y4m":
-            return _write_y4m(sys.stdout.buffer, frames, header, passthrough)
-        return _write_container(Pipe(), kind, frames, header, passthrough, chosen)
+        try:
+            if kind == "y4m":
+                return _write_y4m(sys.stdout.buffer, frames, header, passthrough)
+            return _write_container(None, kind, frames, header, passthrough, chosen)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StorageError(f"cannot write to standard output: {error.strerror}") from error
 
     def write(temporary: Path) -> MuxReport:
         if kind == "y4m":
@@ -181,7 +187,7 @@ def _write_y4m(
 
 
 def _write_container(
-    target: Path | Pipe,
+    target: Path | None,
     kind: str,
     frames: Iterable[TimedFrame],
     header: VideoHeader,
@@ -204,7 +210,7 @@ def _write_container(
         # Audio may begin before time 0 (codec priming); making room for it would change every time.
         options = {"avoid_negative_ts": "disabled"}
     with av.open(
-        str(target) if isinstance(target, Path) else target,
+        "pipe:1" if target is None else str(target),
         "w",
         format=kind,
         container_options=options,
@@ -237,7 +243,7 @@ def _write_container(
     notes += not_written(encoder.name, header.tags, header.height)
     expected = [pts * header.time_base + shift for pts in written]
     rounded: dict[int, Fraction] = {}
-    if isinstance(target, Path):
+    if target is not None:
         error = _check_times(target, place, expected)
         if remux is not None:
             rounded, changes = check_carried(target, remux, place)
