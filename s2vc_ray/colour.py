@@ -49,7 +49,9 @@ def scaler_matrix(matrix: int, width: int, height: int) -> Colorspace:
     """
     code = effective_matrix(matrix, width, height)
     if code not in _MATRICES:
-        raise SourceError(f"colour matrix {code} (ITU-T H.273) cannot be converted to RGB")
+        raise SourceError(
+            f"colour matrix {code} (ITU-T H.273) cannot be converted to RGB; convert the pictures to BT.709 or RGB first"
+        )
     return _MATRICES[code]
 
 

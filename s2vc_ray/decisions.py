@@ -30,8 +30,10 @@ def decisions(info: VideoInfo) -> tuple[str, ...]:
         which = order.get(info.tags.field_order, "field order unknown")
         said.append(f"interlaced pictures ({which}) coded as whole frames: not deinterlaced")
     if len(VideoFormat(info.pix_fmt).components) < 3 and not VideoFormat(info.pix_fmt).has_palette:
-        said.append(f"one component ({info.pix_fmt}) coded as RGB")
+        said.append(f"gray ({info.pix_fmt}) coded as RGB")
     if info.other_videos:
         streams = ", ".join(map(str, info.other_videos))
         said.append(f"video stream {info.stream_index} coded; video streams {streams} not coded")
+    if info.untimed:
+        said.append(f"{info.untimed} frames without a time stamp not coded")
     return tuple(said)

@@ -18,7 +18,7 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from s2vc_ray.colour import UNSPECIFIED
+from s2vc_ray.colour import UNSPECIFIED, scaler_matrix
 from s2vc_ray.errors import SourceError
 from s2vc_ray.seek_points import is_seek_point
 from s2vc_ray.side_data import content_light, display_matrix, mastering_display
@@ -42,6 +42,9 @@ _FIELD_PACKETS = frozenset({"mpegts", "mpeg"})
 """Containers in which the two fields of an interlaced frame may come as two packets."""
 
 
+_EDITED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2"})
+"""Containers with edit lists."""
+
 _DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)$")
 _SLACK_SECONDS = Fraction(1, 2)
 _LAST_ORDER = FIELD_ORDERS.index("bt")
@@ -54,8 +57,8 @@ class _Timeline:
     pts: tuple[int, ...]
     keyframes: tuple[int, ...]
     last_duration: int
-    cut: int = 0
-    """Frames in the file that an edit list hides."""
+    untimed: int = 0
+    """Frames that decode and that nobody says when to show."""
 
 
 def probe(source: Source, *, uri: str = "") -> VideoInfo:
@@ -74,6 +77,10 @@ def probe(source: Source, *, uri: str = "") -> VideoInfo:
         stream = choose_video(container, name)
         first = _first_frame(container, stream, name)
         _refuse_alpha(first.format, stream, name)
+        try:
+            scaler_matrix(first.colorspace, first.width, first.height)
+        except SourceError as error:
+            raise SourceError(f"{name}: {error}") from None
     with open_source(source, uri) as container:
         stream = choose_video(container, name)
         timeline = _timeline(container, stream, first, name)
@@ -135,7 +142,7 @@ def _timeline(
         return None
     shown: list[int] = []
     keys: list[int] = []
-    last, last_duration, cut = None, 0, 0
+    last, last_duration = None, 0
     tail: VideoPacket | None = None
     for packet in _steady(packets_of(container, stream), stream, name):
         usable = is_seek_point(packet, stream)
@@ -144,7 +151,6 @@ def _timeline(
         if usable:
             keys.append(packet.pts)
         if packet.is_discard:
-            cut += 1
             continue
         tail = packet
         shown.append(packet.pts)
@@ -158,7 +164,7 @@ def _timeline(
     fields = first.interlaced_frame and container.format.name in _FIELD_PACKETS
     if duplicates or leading or fields or stream.codec_context.name in _HIDDEN_FRAMES:
         return None
-    return _Timeline(tuple(shown), tuple(sorted(set(keys))), last_duration, cut)
+    return _Timeline(tuple(shown), tuple(sorted(set(keys))), last_duration)
 
 
 def _decoded_timeline(container: InputContainer, stream: VideoStream, name: str) -> _Timeline:
@@ -169,7 +175,7 @@ def _decoded_timeline(container: InputContainer, stream: VideoStream, name: str)
         return _Timeline(ticks, keyframes, frame_step(stream))
     keyed: dict[int, bool] = {}
     usable: set[int | None] = set()
-    last_duration = 0
+    last_duration = untimed = 0
     for packet in chain(_steady(packets_of(container, stream), stream, name), [None]):
         if packet is not None and is_seek_point(packet, stream):
             usable.add(packet.pts)
@@ -179,11 +185,13 @@ def _decoded_timeline(container: InputContainer, stream: VideoStream, name: str)
                     f"{name}: two frames claim the same time (pts {frame.pts}); "
                     "remux the source so that each has its own"
                 )
-            if frame.pts is not None:
+            if frame.pts is None:
+                untimed += 1
+            else:
                 keyed[frame.pts] = frame.key_frame
                 last_duration = frame.duration
     pts = tuple(sorted(keyed))
-    return _Timeline(pts, tuple(p for p in pts if keyed[p] and p in usable), last_duration)
+    return _Timeline(pts, tuple(p for p in pts if keyed[p] and p in usable), last_duration, untimed=untimed)
 
 
 def _describe(
@@ -212,7 +220,8 @@ def _describe(
             matrix=_tag(first.colorspace, context.colorspace),
         ),
         stream_index=stream.index,
-        frames_declared=_declared(stream, timeline),
+        frames_declared=max(_declared(container, stream, timeline), len(timeline.pts) + timeline.untimed),
+        untimed=timeline.untimed,
         bit_depth=max(component.bits for component in first.format.components),
         tags=PictureTags(
             field_order=_field_order(stream, first),
@@ -232,14 +241,18 @@ def _field_order(stream: VideoStream, first: VideoFrame) -> str:
     return "interlaced" if first.interlaced_frame and order in ("unknown", "progressive") else order
 
 
-def _declared(stream: VideoStream, timeline: _Timeline) -> int:
+def _declared(container: InputContainer, stream: VideoStream, timeline: _Timeline) -> int:
     """Frames that the header announces; 0 when it says nothing of use.
 
-    MP4 and AVI count frames. Matroska gives the track's duration in a tag, which is taken to mean frames only
-    when so much of it is missing that rounding or an unknown last duration cannot be why.
+    MP4 and AVI count frames, MP4 also those that its edit list hides. Matroska gives the track's duration in a tag,
+    which is taken to mean frames only when so much of it is missing that rounding or an unknown last duration cannot
+    be why.
     """
+    if stream.frames and container.format.name in _EDITED:
+        # The index has what the edit list leaves, and is whole in a file that is cut short behind it.
+        return sum(not entry.is_discard for entry in stream.index_entries)
     if stream.frames:
-        return max(0, stream.frames - timeline.cut)
+        return stream.frames
     announced = _DURATION.match(stream.metadata.get("DURATION", ""))
     if not announced or not stream.time_base or not timeline.pts:
         return 0

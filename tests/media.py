@@ -42,6 +42,7 @@ def make_clip(
     b_frames: int | None = None,
     options: dict[str, str] | None = None,
     audio: str | None = None,
+    rate: Fraction | int = RATE,
     rotation: int = 0,
     sample_aspect: Fraction | None = None,
     colour: tuple[int, int, int, int] | None = None,
@@ -55,6 +56,7 @@ def make_clip(
     Args:
         pts: time stamps in ``time_base`` units (default 0, 1, 2, ...): any increasing list makes it VFR.
         audio: an audio encoder, such as "aac" or "pcm_s16le", for a 440 Hz tone beside the pictures.
+        rate: frames per second that the encoder is told; ``time_base`` and ``pts`` decide the times.
         rotation: degrees counter-clockwise, as a display matrix.
         colour: (range, primaries, transfer, matrix) codes.
         rgb: pictures to encode instead of ``pictures(...)``.
@@ -66,7 +68,7 @@ def make_clip(
     defaults = QUIET if codec == "libx265" else {}
     with av.open(str(path), "w", container_options=container_options or {}) as out:
         out.metadata.update(metadata or {})
-        video = out.add_stream(codec, rate=RATE, options={**defaults, **(options or {})})
+        video = out.add_stream(codec, rate=rate, options={**defaults, **(options or {})})
         video.width, video.height, video.pix_fmt = width, height, pix_fmt
         video.codec_context.time_base = time_base
         video.time_base = time_base

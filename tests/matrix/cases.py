@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.matrix import times
+from tests.matrix import containers, pictures, times
 from tests.matrix.case import Case
 
-CASES: tuple[Case, ...] = (*times.CASES,)
+CASES: tuple[Case, ...] = (*times.CASES, *pictures.CASES, *containers.CASES)

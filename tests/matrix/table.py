@@ -13,8 +13,10 @@ _HEAD = """\
 # The media matrix
 
 Each line is a source that `tests/matrix` makes, compresses, decompresses and checks; `python -m tests.matrix` writes
-this page from what the checks return, and the tests fail where it says anything else. The codec under the checks is the small fake
-one of the tests: everything here is about what surrounds the pictures, and about which pictures there are.
+this page from what the checks return, and the tests fail where it says anything else. The codec under the checks is
+the small fake one of the tests: everything here is about what surrounds the pictures, and about which pictures there
+are. Another test decodes every source that is not refused by GOPs and straight through, and compares the digests of
+all frames.
 
 | case | what must survive | result |
 |---|---|---|

