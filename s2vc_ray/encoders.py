@@ -23,8 +23,11 @@ class Encoder:
         odd_pix_fmt: the one for pictures of odd width or height; 4:4:4 where the encoder takes no such 4:2:0,
             since a crop or a pad would change the picture.
         options: FFmpeg's options, as pairs.
+        odd_options: those that pictures of ``odd_pix_fmt`` need instead.
         tag: the codec tag in .mp4 and .mov, where FFmpeg's own choice does not play everywhere.
         keeps_range: whether the stream can say that it is full range; else it is written as limited.
+        keeps_aspect: whether the stream itself says the samples' aspect; else only .mp4 and .mov can, since the
+            library cannot have Matroska say it.
     """
 
     name: str
@@ -32,12 +35,16 @@ class Encoder:
     pix_fmt: str
     odd_pix_fmt: str
     options: tuple[tuple[str, str], ...] = ()
+    odd_options: tuple[tuple[str, str], ...] = ()
     tag: str = ""
     keeps_range: bool = True
+    keeps_aspect: bool = True
 
-    def pixel_format(self, width: int, height: int) -> str:
-        """The pixel format for pictures of this size."""
-        return self.odd_pix_fmt if width % 2 or height % 2 else self.pix_fmt
+    def for_size(self, width: int, height: int) -> tuple[str, dict[str, str]]:
+        """The pixel format and the options for pictures of this size."""
+        if width % 2 or height % 2:
+            return self.odd_pix_fmt, dict(self.options) | dict(self.odd_options)
+        return self.pix_fmt, dict(self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +81,26 @@ CODECS = {
         *(18, 51, _SPEEDS, "preset"),
     ),
     "av1": Codec(
-        Encoder("libsvtav1", (".mp4", ".mkv"), "yuv420p", "yuv420p"),
+        Encoder("libsvtav1", (".mp4", ".mkv"), "yuv420p", "yuv420p", keeps_aspect=False),
         *(20, 63, tuple(map(str, (8, 0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13))), "preset"),
     ),
+    # Its 4:2:2 garbles the last columns of odd widths.
     "prores": Codec(
-        Encoder("prores_ks", (".mov", ".mkv"), "yuv422p10le", "yuv422p10le", keeps_range=False),
+        Encoder(
+            "prores_ks",
+            (".mov", ".mkv"),
+            "yuv422p10le",
+            "yuv444p10le",
+            odd_options=(("profile", "4444"),),
+            keeps_range=False,
+            keeps_aspect=False,
+        ),
         *(None, 0, ("hq", "proxy", "lt", "standard"), "profile"),
     ),
     # RGB in, RGB out: the decoded pictures bit by bit.
     "ffv1": Codec(
-        Encoder("ffv1", (".mkv",), "bgr0", "bgr0", (("level", "3"), ("slicecrc", "1"))), None, 0, (), ""
+        Encoder("ffv1", (".mkv",), "bgr0", "bgr0", (("level", "3"), ("slicecrc", "1")), keeps_aspect=False),
+        *(None, 0, (), ""),
     ),
 }
 

@@ -241,6 +241,8 @@ def _write_container(
         if remux.passthrough.damage:
             notes.append(f"audio and other streams end early: {remux.passthrough.damage}")
     notes += not_written(encoder.name, header.tags, header.height)
+    if kind == "matroska" and not encoder.keeps_aspect and header.sample_aspect not in (0, 1):
+        notes.append(f"nothing in the file says that samples are {header.sample_aspect} as wide as high")
     expected = [pts * header.time_base + shift for pts in written]
     rounded: dict[int, Fraction] = {}
     if target is not None:

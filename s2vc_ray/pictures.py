@@ -108,7 +108,8 @@ def add_video(out: OutputContainer, header: VideoHeader, encoder: Encoder, clock
         ConfigError: there is no such encoder, or the container does not take its stream.
     """
     rate = header.average_rate or Fraction(25)
-    options = encoder_options(encoder.name, dict(encoder.options), header.tags, header.height)
+    pix_fmt, options = encoder.for_size(header.width, header.height)
+    options = encoder_options(encoder.name, options, header.tags, header.height)
     try:
         # The names of encoders are not known to the type checker, so neither is the stream's class.
         video: VideoStream = out.add_stream(encoder.name, rate=rate, options=options)  # type: ignore[assignment]
@@ -116,7 +117,7 @@ def add_video(out: OutputContainer, header: VideoHeader, encoder: Encoder, clock
         raise ConfigError(f"cannot encode {encoder.name} into {out.format.name} ({error})") from error
     context = video.codec_context
     context.width, context.height = header.width, header.height
-    context.pix_fmt = encoder.pixel_format(header.width, header.height)
+    context.pix_fmt = pix_fmt
     if encoder.tag and out.format.name in ("mp4", "mov"):
         context.codec_tag = encoder.tag
     context.time_base = Fraction(1, clock.rate)
@@ -128,7 +129,7 @@ def add_video(out: OutputContainer, header: VideoHeader, encoder: Encoder, clock
     context.colorspace = (
         effective_matrix(0, header.width, header.height) if colour.matrix == 0 else colour.matrix
     )
-    if VideoFormat(context.pix_fmt).is_rgb:
+    if VideoFormat(pix_fmt).is_rgb:
         context.color_range, context.colorspace = FULL, 0
     tag_stream(video, header.tags, header.rotation)
     return video
