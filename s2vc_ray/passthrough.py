@@ -35,7 +35,15 @@ from s2vc_ray.passthrough_head import (
     PassHead,
     PassStream,
 )
-from s2vc_ray.source_io import Source, choose_video, is_picture, name_of, open_source, read_packets
+from s2vc_ray.source_io import (
+    TAG_ERRORS,
+    Source,
+    choose_video,
+    is_picture,
+    name_of,
+    open_source,
+    read_packets,
+)
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
@@ -205,7 +213,7 @@ def _template(stream: Stream, first: PassPacket | None) -> tuple[str, bytes]:
     for kind in TEMPLATE_FORMATS:
         try:
             data = _one_stream_file(stream, _sample(stream, first), kind)
-            with av.open(BytesIO(data), "r", format=kind) as again:
+            with av.open(BytesIO(data), "r", format=kind, metadata_errors=TAG_ERRORS) as again:
                 got = _identity(again.streams[0])
         except (av.FFmpegError, ValueError, IndexError):
             continue  # this format cannot hold the codec; the next one may
@@ -239,7 +247,7 @@ def _one_stream_file(stream: Stream, sample: bytes, kind: str) -> bytes:
     file = BytesIO()
     # Without write_btrt=0 the mov muxer appends a box to the extradata of subtitles.
     options = {"fflags": "+bitexact", "write_btrt": "0"}
-    with av.open(file, "w", format=kind, container_options=options) as out:
+    with av.open(file, "w", format=kind, container_options=options, metadata_errors=TAG_ERRORS) as out:
         copy = out.add_stream_from_template(stream, opaque=True)
         packet = Packet(len(sample))
         packet.update(sample)

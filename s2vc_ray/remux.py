@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 from s2vc_ray.passthrough_format import CORRUPT, KEY, PassPacket, Passthrough
 from s2vc_ray.passthrough_head import Omitted, PassAttachment, PassChapter, PassStream
 from s2vc_ray.portable_tags import container_tags, stream_tags, video_tags
+from s2vc_ray.source_io import TAG_ERRORS
 
 _USUAL_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo"}
 """Names for channels that a source left unnamed: what every player takes them for, and MP4 requires."""
@@ -284,14 +285,15 @@ def _refusal(container: str, stream: PassStream, first: PassPacket | None) -> st
         return f"no muxer knows the parameters of {what}"
     file = BytesIO()
     try:
-        with av.open(file, "w", format=container) as trial:
+        with av.open(file, "w", format=container, metadata_errors=TAG_ERRORS) as trial:
             added = _add(trial, stream)
             trial.start_encoding()
             if first is not None:
                 trial.mux(restore_packet(first, added, stream.time_base))
         # FFmpeg writes some streams into MP4 that nothing can open afterwards.
         if first is not None:
-            with av.open(BytesIO(file.getvalue()), "r", format=container) as again:
+            written = BytesIO(file.getvalue())
+            with av.open(written, "r", format=container, metadata_errors=TAG_ERRORS) as again:
                 again.streams[0]
     except (av.FFmpegError, ValueError, IndexError):
         return f"{container} cannot hold {what}"
@@ -299,7 +301,8 @@ def _refusal(container: str, stream: PassStream, first: PassPacket | None) -> st
 
 
 def _add(out: OutputContainer, stream: PassStream) -> Stream:
-    with av.open(BytesIO(stream.template), "r", format=stream.template_format) as file:
+    template = BytesIO(stream.template)
+    with av.open(template, "r", format=stream.template_format, metadata_errors=TAG_ERRORS) as file:
         if file.streams[0].type != stream.kind:
             raise ValueError(f"the template of stream {stream.index} is not of its kind")
         added = out.add_stream_from_template(file.streams[0], opaque=True)

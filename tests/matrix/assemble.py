@@ -30,6 +30,7 @@ class Track:
         file: the file, or
         codec: FFmpeg's name of the codec, and
         packets: (start, duration, data) with times in milliseconds.
+        clock: units per second of ``packets`` in the file.
     """
 
     file: Path | None = None
@@ -37,6 +38,7 @@ class Track:
     packets: Sequence[tuple[int, int, bytes]] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     disposition: Disposition = NONE
+    clock: int = 1000
 
 
 def assemble(
@@ -86,7 +88,7 @@ def _add(out: OutputContainer, track: Track, stack: ExitStack) -> Iterator[Packe
     if track.file is None:
         add = out.add_data_stream if track.codec in _DATA else out.add_mux_stream
         added: Stream = add(track.codec)
-        added.time_base = MS
+        added.time_base = Fraction(1, track.clock)
         made = [_packet(*one) for one in track.packets]
     else:
         source = stack.enter_context(av.open(str(track.file), metadata_errors="surrogateescape"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.matrix import containers, pictures, times
+from tests.matrix import containers, passthrough, pictures, times
 from tests.matrix.case import Case
 
-CASES: tuple[Case, ...] = (*times.CASES, *pictures.CASES, *containers.CASES)
+CASES: tuple[Case, ...] = (*times.CASES, *pictures.CASES, *containers.CASES, *passthrough.CASES)
