@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from s2vc_ray.colour import UNSPECIFIED, scaler_matrix
 from s2vc_ray.errors import SourceError
 from s2vc_ray.seek_points import is_seek_point
-from s2vc_ray.side_data import content_light, display_matrix, mastering_display
+from s2vc_ray.side_data import content_light, display_matrix, mastering_display, rotation
 from s2vc_ray.source_io import (
     Source,
     choose_video,
@@ -208,7 +208,7 @@ def _describe(
         keyframe_pts=timeline.keyframes,
         last_duration=timeline.last_duration,
         average_rate=stream.average_rate or None,
-        rotation=first.rotation,
+        rotation=rotation(first),
         sample_aspect=stream.sample_aspect_ratio or Fraction(0),
         pix_fmt=first.format.name,
         codec=context.codec.canonical_name,

@@ -26,12 +26,23 @@ def display_matrix(frame: VideoFrame) -> DisplayMatrix | None:
     return None if data is None else _MATRIX.unpack(data)
 
 
+def rotation(frame: VideoFrame) -> int:
+    """By how many degrees to rotate the picture, -180..180; 0 where its matrix is no rotation, such as all zeros."""
+    degrees = int(frame.rotation)
+    return degrees if abs(degrees) <= 180 else 0
+
+
 def mastering_display(frame: VideoFrame) -> MasteringDisplay | None:
-    """The mastering display of SMPTE ST 2086 (`MasteringDisplay`); what the source does not say of it is 0."""
+    """The mastering display of SMPTE ST 2086 (`MasteringDisplay`); what the source does not say of it is 0.
+
+    None also where a number is negative: that is damage.
+    """
     data = _bytes_of(frame, Type.MASTERING_DISPLAY_METADATA, _MASTERING.size)
     if data is None:
         return None
     *numbers, has_primaries, has_luminance = _MASTERING.unpack(data)
+    if min(numbers) < 0:
+        return None
     fractions = [
         Fraction(top, bottom) if bottom else Fraction(0)
         for top, bottom in zip(numbers[::2], numbers[1::2], strict=True)

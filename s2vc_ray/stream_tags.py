@@ -48,6 +48,8 @@ def not_written(encoder: str, tags: PictureTags, height: int) -> list[str]:
         lost.append(
             "the pictures are interlaced, in an order that the source does not tell; the file is not marked"
         )
+    if encoder in ("libx264", "libx265") and tags.mastering_display and not _complete(tags.mastering_display):
+        lost.append("the file does not name the mastering display, of which the source tells only a part")
     hdr = tags.mastering_display is not None or tags.content_light is not None
     if hdr and encoder not in ("libx264", "libx265"):
         lost.append(f"{encoder} cannot write the HDR10 metadata (mastering display, content light level)")

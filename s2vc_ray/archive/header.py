@@ -195,7 +195,7 @@ def _check_decisions(decisions: object) -> None:
     if not isinstance(decisions, tuple) or len(decisions) > _MAX_DECISIONS:
         raise ValueError(f"decisions must be at most {_MAX_DECISIONS} texts")
     if any(not isinstance(text, str) or not 0 < len(text) <= _MAX_TEXT for text in decisions):
-        raise ValueError(f"each decision must be a text of 1..{_MAX_TEXT} characters")
+        raise ValueError(f"decisions must each be a text of 1..{_MAX_TEXT} characters")
 
 
 def _check_tags(tags: PictureTags) -> None:

@@ -19,6 +19,7 @@ from s2vc_ray.archive import format as fmt
 from s2vc_ray.archive.fields import Fields, put_varint, unzigzag, zigzag
 from s2vc_ray.errors import CorruptArchive, NotAnArchive, TruncatedArchive, UnsupportedVersion
 from s2vc_ray.fixity import crc32c
+from s2vc_ray.values import PictureTags
 from tests.archives import GOPS, PASSTHROUGH, archive_bytes, header
 
 MIB = 1 << 20
@@ -145,11 +146,56 @@ def test_a_source_name_need_not_be_utf8() -> None:
         {"sample_aspect": Fraction(-1, 2)},
         {"average_rate": Fraction(1, 1 << 40)},
         {"source_name": "x" * 5000},
+        {"source_pix_fmt": "x" * 5000},
+        {"source_bit_depth": 65},
+        {"decisions": ("",)},
+        {"decisions": ["a list"]},
+        {"decisions": ("x",) * 33},
     ],
 )
 def test_an_implausible_header_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         header(**changes)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"field_order": "sideways"},
+        {"display_matrix": (0,) * 8},
+        {"display_matrix": (1 << 31,) * 9},
+        {"content_light": (-1, 0)},
+        {"content_light": [1, 2]},
+        {"mastering_display": (Fraction(-1),) * 10},
+        {"mastering_display": (1.5,) * 10},
+    ],
+)
+def test_implausible_tags_are_refused(tags: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"tags.{next(iter(tags))}"):
+        header(tags=PictureTags(**tags))
+
+
+def test_tags_and_decisions_come_back() -> None:
+    tags = PictureTags(
+        field_order="bt",
+        display_matrix=(-65536, 0, 0, 0, 65536, 0, -(1 << 31), (1 << 31) - 1, 1 << 30),
+        mastering_display=tuple(Fraction(n, 50000) for n in range(10)),
+        content_light=(1000, (1 << 32) - 1),
+    )
+    full = header(
+        tags=tags, decisions=("10-bit samples rounded", "é"), source_codec="hevc", source_bit_depth=10
+    )
+    assert ArchiveHeader.from_json(full.to_json()) == full
+    assert ArchiveReader(archive_bytes(tags=tags)).header.tags == tags
+
+
+def test_what_a_header_may_leave_out_is_unknown() -> None:
+    values = json.loads(header().to_json())
+    for name in ("tags", "decisions", "source_codec", "source_bit_depth"):
+        del values[name]
+    assert ArchiveHeader.from_json(json.dumps(values).encode()) == header()
+    values["tags"] = {"field_order": "tt"}
+    assert ArchiveHeader.from_json(json.dumps(values).encode()) == header(tags=PictureTags("tt"))
 
 
 def test_an_unknown_rate_and_aspect_are_representable() -> None:
@@ -172,6 +218,13 @@ def test_an_unknown_rate_and_aspect_are_representable() -> None:
         header().to_json().replace(b'"matrix":1', b'"matrix":999'),
         header().to_json().replace(b'"matrix":1,', b""),
         header().to_json().replace(b'"q":20', b'"q":NaN'),
+        header().to_json().replace(b'"display_matrix":null', b'"display_matrix":1'),
+        header().to_json().replace(b'"mastering_display":null', b'"mastering_display":[[1,0]]'),
+        header().to_json().replace(b'"mastering_display":null', b'"mastering_display":[null]'),
+        header().to_json().replace(b'"content_light":null', b'"content_light":[1,2,3]'),
+        header().to_json().replace(b'"field_order":"unknown"', b'"field_order":[]'),
+        header().to_json().replace(b'"decisions":[]', b'"decisions":"x"'),
+        header().to_json().replace(b'"decisions":[]', b'"decisions":[1]'),
         header().to_json().replace(b'"q":20', b'"q":' + b"9" * 5000),
     ],
 )
