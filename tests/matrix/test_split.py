@@ -29,7 +29,7 @@ def straight(source: Path, stream: int) -> Frames:
     """Time stamp and digest of every frame that FFmpeg decodes from beginning to end, without the product's help."""
     digest = FrameHasher()
     found: Frames = []
-    with av.open(str(source)) as file:
+    with av.open(str(source), metadata_errors="surrogateescape") as file:
         packets = file.demux(file.streams[stream])
         while True:
             try:
