@@ -15,7 +15,7 @@ import warnings
 import typer
 
 from s2vc_model.errors import ModelError
-from s2vc_ray import cli_compress, cli_decode, cli_inspect
+from s2vc_ray import cli_compress, cli_decode, cli_inspect, cli_verify
 from s2vc_ray.errors import ArchiveError, ConfigError, S2vcError
 
 # Two spinning torch threads on two cores are many times slower than one; read when torch is first imported.
@@ -41,6 +41,9 @@ for command in (
     cli_inspect.info,
     cli_inspect.status,
     cli_inspect.gc,
+    cli_verify.verify,
+    cli_verify.bag,
+    cli_verify.events,
 ):
     app.command()(command)
 manifest_app.command()(cli_inspect.show)

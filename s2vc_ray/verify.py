@@ -1,0 +1,203 @@
+"""Whether archives are still what was committed: against the manifest, and as deep into the bytes as is asked for.
+
+    structure   every CRC and the SHA-256 of every archive and frame list (``quick``: header, index and sizes)
+    symbols     and every GOP entropy-decoded, every symbol checksum compared
+    pixels      and every GOP decoded, and measured against its source as the manifest says it was
+
+Reads only, but for the events it appends. Every trouble of an archive is a verdict; only a store that cannot be listed,
+or a model that cannot be loaded, ends a verification.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from itertools import zip_longest
+
+from s2vc_ray.bag import bag_entries, read_bag
+from s2vc_ray.errors import ObjectMissing
+from s2vc_ray.lanes import CodecLoader, LoadedCodec, load_s2vc
+from s2vc_ray.provenance import FIXITY, Agent, EventLog, this_program
+from s2vc_ray.storage import Storage, open_source, open_storage
+from s2vc_ray.survey import ARCHIVE_SUFFIX, BAG, Survey, survey
+from s2vc_ray.verify_archive import ArchiveVerifier, VerifyOptions
+from s2vc_ray.verify_reference import Word
+from s2vc_ray.verify_report import Check, Verdict, VerifyReport
+
+_READERS = 16
+"""Archives read at once where nothing is decoded."""
+_WORDS = """
+    SELECT a.key, w.video, w.job, w.name, w.bytes, w.sha256, w.frames_sha256 FROM archives AS a LEFT JOIN (
+        SELECT archive, video, job, name, bytes, sha256, frames_sha256, max(created) FROM words
+        WHERE status <> 'failed' GROUP BY archive
+    ) AS w ON w.archive = a.key ORDER BY a.key
+"""
+
+Watch = Callable[[Verdict, int], None]
+"""Called with each verdict, and the number of archives there are."""
+
+
+def verify(
+    targets: Sequence[str],
+    options: VerifyOptions,
+    *,
+    watch: Watch | None = None,
+    load_codec: CodecLoader = load_s2vc,
+) -> list[VerifyReport]:
+    """Verify destinations, and archives by themselves.
+
+    Args:
+        targets: each a destination, or an archive: a path or object whose name ends in ``.s2vc``.
+
+    Returns:
+        One report for each destination, and one for all archives that were named by themselves.
+
+    Raises:
+        ObjectMissing: nothing of a compress job lies at a destination.
+        ModelError: the model cannot be loaded.
+        StorageError: a destination cannot be listed, or its events not be written.
+    """
+    codec = load_codec(options.model, options.device) if options.depth != "structure" else None
+    alone = [target for target in targets if target.endswith(ARCHIVE_SUFFIX)]
+    reports = [
+        _verify_destination(open_storage(target), options, codec, watch)
+        for target in targets
+        if target not in alone
+    ]
+    return [*reports, _verify_alone(alone, options, codec, watch)] if alone else reports
+
+
+def is_chosen(video: str | None, key: str, sample: float) -> bool:
+    """Whether a video is among the ``sample`` of all. Its id decides, so the answer is always the same."""
+    number = video or hashlib.sha256(key.encode()).hexdigest()
+    return int(number[:8], 16) < sample * (1 << 32)
+
+
+def _verify_alone(
+    uris: Sequence[str], options: VerifyOptions, codec: LoadedCodec | None, watch: Watch | None
+) -> VerifyReport:
+    """Archives without their manifest, which can only be compared with themselves."""
+    begun = time.monotonic()
+    report = VerifyReport(" ".join(uris), options.depth, options.quick, 1.0)
+    verifier = ArchiveVerifier(options, None, codec)
+    for uri in uris:
+        _take(verifier.verify(partial(open_source, uri), Word(uri)), report, options, watch, len(uris))
+    report.seconds = time.monotonic() - begun
+    return report
+
+
+def _verify_destination(
+    storage: Storage, options: VerifyOptions, codec: LoadedCodec | None, watch: Watch | None
+) -> VerifyReport:
+    """Everything that lies at a destination, and everything that should."""
+    begun = time.monotonic()
+    report = VerifyReport(storage.uri, options.depth, options.quick, options.sample)
+    agent = _agent(codec)
+    with survey(storage) as found, ExitStack() as stack:
+        ((archives, words),) = found.rows(
+            "SELECT (SELECT count(*) FROM archives), (SELECT count(*) FROM words)"
+        )
+        if not archives and not words:
+            raise ObjectMissing(f"nothing of a compress job under {storage.uri}: is that its destination?")
+        depth = options.depth + (" --quick" if options.quick else "")
+        log = stack.enter_context(EventLog(storage, depth)) if options.events else None
+        for verdict in _verdicts(found, options, codec):
+            _take(verdict, report, options, watch, archives)
+            if log is not None:
+                log.add(verdict, agent)
+        if log is not None:
+            report.events = log.close()
+    report.seconds = time.monotonic() - begun
+    return report
+
+
+def _take(
+    verdict: Verdict, report: VerifyReport, options: VerifyOptions, watch: Watch | None, total: int
+) -> None:
+    report.add(verdict, options.limit)
+    if watch is not None:
+        watch(verdict, total)
+
+
+def _agent(codec: LoadedCodec | None) -> Agent:
+    if codec is None:
+        return Agent(*this_program())
+    return Agent(*this_program(), codec.model_id, codec.weights_sha256, str(codec.device))
+
+
+def _verdicts(found: Survey, options: VerifyOptions, codec: LoadedCodec | None) -> Iterator[Verdict]:
+    yield from _bag(found)
+    yield from _archives(found, options, codec)
+    yield from _absent(found, options)
+
+
+def _archives(found: Survey, options: VerifyOptions, codec: LoadedCodec | None) -> Iterator[Verdict]:
+    """One verdict for each archive that is there, several read at once where nothing is decoded."""
+    verifier = ArchiveVerifier(options, found.storage, codec)
+    words = (Word(*row) for row in found.rows(_WORDS))
+    with ThreadPoolExecutor(_READERS if codec is None else 1, "verify") as readers:
+        waiting: list[Future[Verdict]] = []
+        for word in words:
+            if is_chosen(word.video, word.key, options.sample):
+                waiting.append(readers.submit(verifier.verify, partial(found.storage.open, word.key), word))
+            if len(waiting) > 2 * _READERS:
+                yield _named(waiting.pop(0).result(), found)
+        for verdict in waiting:
+            yield _named(verdict.result(), found)
+
+
+def _named(verdict: Verdict, found: Survey) -> Verdict:
+    """An archive in a wrong place, with the name that the manifest knows it by."""
+    if verdict.outcome in ("exchanged", "unknown") and verdict.sha256 is not None:
+        query = "SELECT archive FROM words WHERE sha256 = ? AND archive <> ? AND status <> 'failed' LIMIT 1"
+        for (other,) in found.rows(query, verdict.sha256, verdict.key):
+            said = f"it is the archive that the manifest describes as {other}"
+            return replace(verdict, faults=(*verdict.faults, said))
+    return verdict
+
+
+def _absent(found: Survey, options: VerifyOptions) -> Iterator[Verdict]:
+    """Videos that failed, archives that are described and gone, parts that nobody can read."""
+    query = "SELECT video, name, archive, bytes, error_class, error, state FROM videos ORDER BY name, video"
+    for video, name, archive, size, error_class, error, state in found.rows(query):
+        key = archive or f"{name}{ARCHIVE_SUFFIX}"
+        if not is_chosen(video, key, options.sample):
+            continue
+        if state == "failed":
+            yield Verdict(key, "failed", (f"{error_class}: {error}",))
+        elif state == "missing" and found.storage.stat(key) is None:
+            said = f"the manifest describes {size} bytes"
+            yield Verdict(key, "missing", (said,), checks=(Check(FIXITY, "failure", said),))
+    for key, error in found.rows("SELECT key, error FROM unreadable ORDER BY key"):
+        yield Verdict(key, "unreadable", (error,), checks=(Check(FIXITY, "failure", error),))
+
+
+def _bag(found: Survey) -> Iterator[Verdict]:
+    """A verdict on the bag manifest where it is not what the Parquet manifest would make it."""
+    if not any(found.rows("SELECT 1 FROM compressed LIMIT 1")):
+        return
+    if found.storage.stat(BAG) is None:
+        said = "there is none"
+    else:
+        with found.storage.open(BAG) as lines:
+            try:
+                # Both are in order of name, so the first line that differs tells.
+                pairs = zip_longest(bag_entries(found), read_bag(lines))
+                said = next((_said(ours, there) for ours, there in pairs if ours != there), "")
+            except ValueError as error:
+                said = str(error)
+    if said:
+        yield Verdict(BAG, "bag", (said,), checks=(Check(FIXITY, "failure", said),))
+
+
+def _said(ours: tuple[str, str] | None, there: tuple[str, str] | None) -> str:
+    if ours is None or (there is not None and there[0] < ours[0]):
+        return f"it lists {there[0] if there else ''}, the manifest does not"
+    if there is None or there[0] != ours[0]:
+        return f"it does not list {ours[0]}, the manifest does"
+    return f"{ours[0]}: it says {there[1]}, the manifest says {ours[1]}"
