@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from s2vc_ray.errors import (
     UnsupportedVersion,
     WrongWeights,
 )
+from s2vc_ray.moments import FrameNumber
+from s2vc_ray.probe import probe
 from tests import media
 from tests.fakes import FakeCodec, load_fake
 
@@ -41,6 +44,12 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def back(archive: Path, out: Path, **options: Any) -> DecompressReport:
     return decompress(str(archive), str(out), **{"model": "fake", "load_codec": load_fake, **options})
+
+
+def sound(path: Path) -> list[tuple[Fraction, bytes]]:
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(audio=0) if packet.size]
+        return [(packet.pts * packet.time_base, bytes(packet)) for packet in packets]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".y4m"])
@@ -127,6 +136,35 @@ def test_nothing_to_salvage_is_an_error(archive: Path, tmp_path: Path) -> None:
     cut.write_bytes(data[: ArchiveReader(data).index.gops[0].offset + 5])
     with pytest.raises(CorruptArchive, match="no whole GOP"):
         back(cut, tmp_path / "a.mp4", salvage=True)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_stretch_with_its_sound(archive: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"a{suffix}"
+    report = back(archive, out, start=Fraction(3, 10), duration=Fraction(1, 4))
+    assert (report.frames, report.gops, report.frames_lost) == (7, 2, 0)
+    info = probe(out)
+    assert [pts * info.time_base for pts in info.pts] == [Fraction(at, 25) for at in range(7)]
+    assert info.last_duration * info.time_base == Fraction(1, 25)
+    whole, cut = (sound(path) for path in (archive.parent.parent / "a.mp4", out))
+    begin, end = Fraction(7, 25), Fraction(14, 25)
+    wanted = [(time - begin, data) for time, data in whole if begin <= time < end]
+    assert [data for _, data in cut] == [data for _, data in wanted]
+    assert max(abs(a - b) for (a, _), (b, _) in zip(cut, wanted, strict=True)) <= Fraction(1, 1000)
+    assert any("between packets" in note for note in report.notes)
+    assert any("were read to find those of the stretch" in note for note in report.notes)
+
+
+def test_a_stretch_may_leave_the_sound_unread(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unread(self: ArchiveReader) -> None:
+        raise AssertionError("the carried streams were read")
+
+    monkeypatch.setattr(ArchiveReader, "passthrough", unread)
+    monkeypatch.setattr(ArchiveReader, "open_passthrough", unread)
+    report = back(archive, tmp_path / "a.mp4", start=FrameNumber(8), passthrough=False)
+    assert (report.frames, report.gops, report.notes) == (12, 2, ())
 
 
 def test_an_existing_output_is_kept_unless_told_otherwise(archive: Path, tmp_path: Path) -> None:
