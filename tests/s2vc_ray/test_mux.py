@@ -6,22 +6,26 @@ import hashlib
 import io
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from s2vc_ray.encoders import Encoder, encoder
 from s2vc_ray.errors import ConfigError, ObjectExists, StorageError
 from s2vc_ray.frames import decode_gop
 from s2vc_ray.mux import MuxReport, VideoHeader, write_video
 from s2vc_ray.passthrough import Passthrough, extract
+from s2vc_ray.passthrough_format import write_passthrough
 from s2vc_ray.pictures import TimedFrame
 from s2vc_ray.probe import probe
 from s2vc_ray.split import split
 from s2vc_ray.values import ColourTags
+from tests.matrix.assemble import Track, assemble, picture, sound
 from tests.media import all_frames, make_clip, pictures, rich_clip
 
 VFR = [0, 3, 4, 9, 11, 12, 20, 21, 22, 23, 40, 41]
@@ -198,6 +202,72 @@ def test_subtitles_chapters_and_attachments(tmp_path: Path) -> None:
     reasons = {one.kind: one.reason for one in report.omitted}
     assert reasons["attachment"] == "mp4 holds no attached files; .mkv does"
     assert "mp4 cannot hold subrip" in reasons["subtitle"]
+
+
+def test_streams_keep_the_source_s_order(tmp_path: Path) -> None:
+    tracks = [Track(sound(tmp_path / "a.mp4")), Track(sound(tmp_path / "b.mp4", "ac3"))]
+    source = assemble(tmp_path / "source.mp4", tracks, video_at=1)
+    for suffix in (".mp4", ".mkv"):
+        round_trip(source, tmp_path / f"out{suffix}")
+        with av.open(str(tmp_path / f"out{suffix}")) as file:
+            assert [stream.type for stream in file.streams] == ["audio", "video", "audio"]
+            assert [stream.codec_context.name for stream in file.streams.audio] == ["aac", "ac3"]
+        assert times(tmp_path / f"out{suffix}") == times(source)
+
+
+def test_what_a_container_does_not_keep_is_told(tmp_path: Path) -> None:
+    tracks = [
+        Track(
+            sound(tmp_path / "a.mka", "flac"), metadata={"ARCHIVE_ID": "7"}, disposition=Disposition.karaoke
+        )
+    ]
+    chapters = [{"start": 0, "end": 400, "metadata": {"title": "One", "ISBN": "1"}}]
+    cover = ({"filename": "cover.png", "mimetype": "image/png"}, picture(tmp_path / "c.png").read_bytes())
+    source = assemble(
+        tmp_path / "source.mkv", tracks, chapters=chapters, files=[cover], metadata={"INVENTORY": "B"}
+    )
+    assert round_trip(source, tmp_path / "out.mkv").notes == ()
+    assert set(round_trip(source, tmp_path / "out.mp4").notes) == {
+        "the container did not keep the tags INVENTORY",
+        "chapter 0 did not keep the tags ISBN",
+        "stream 1 did not keep the tags ARCHIVE_ID",
+        "stream 1: its disposition is default where it was karaoke",
+        "stream 2 did not keep the tags filename, mimetype",
+    }
+
+
+def test_a_cut_passthrough_gives_what_is_whole(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "source.mp4", audio="aac")
+    data = extract(clip).to_bytes()
+    carried = Passthrough.read(io.BytesIO(data[: len(data) * 2 // 3]), salvage=True)
+    report = write_video(tmp_path / "out.mp4", frames_of(clip), VideoHeader.from_info(probe(clip)), carried)
+    assert any(note.startswith("audio and other streams end early") for note in report.notes)
+    whole, cut = audio(clip), audio(tmp_path / "out.mp4")
+    assert 0 < len(cut) < len(whole)
+    assert [digest for *_, digest in cut] == [digest for *_, digest in whole][: len(cut)]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_forged_streams_cost_only_themselves(tmp_path: Path, suffix: str) -> None:
+    """Templates, layouts, side data and times come from an archive, which anybody may have written."""
+    clip = make_clip(tmp_path / "source.mp4", audio="aac", frames=6)
+    true = extract(clip)
+    (stream,), packets = true.head.streams, list(true.packets())
+    forged = [
+        (replace(stream, template=b"RIFF"), packets),
+        (replace(stream, kind="subtitle"), packets),
+        (replace(stream, parameters={"layout": "a thousand"}), packets),
+        (replace(stream, time_base=Fraction((1 << 31) - 1, 1)), packets),
+        (stream, [replace(one, side=(("nonesuch", b"x"), ("skip_samples", b""))) for one in packets]),
+        (stream, [replace(one, pts=(1 << 62), dts=-(1 << 62), duration=1 << 62) for one in packets]),
+        (stream, [replace(one, pts=-one.dts, dts=-one.dts) for one in packets if one.dts is not None]),
+    ]
+    for number, (one, given) in enumerate(forged):
+        carried = write_passthrough(replace(true.head, streams=(one,)), given)
+        out = tmp_path / f"out{number}{suffix}"
+        report = write_video(out, frames_of(clip), VideoHeader.from_info(probe(clip)), carried)
+        assert report.omitted or report.notes
+        assert times(out) == times(clip)
 
 
 def test_y4m(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -21,7 +22,9 @@ from s2vc_ray.errors import ArchiveError, CorruptArchive, SourceError, Truncated
 from s2vc_ray.passthrough import Passthrough, extract
 from s2vc_ray.passthrough_format import PassPacket, write_passthrough
 from s2vc_ray.passthrough_head import PassAttachment, PassChapter, PassHead, PassStream, head_to_json
+from tests.matrix.assemble import Track, assemble, lines, sound
 from tests.media import make_audio, make_clip, rich_clip
+from tests.plain_passthrough import read_passthrough
 
 CODECS = ["aac", "ac3", "flac", "libopus", "libmp3lame", "pcm_s16le", "alac"]
 
@@ -183,6 +186,41 @@ def test_layout_is_the_documented_one() -> None:
     assert list(again.packets()) == PACKETS
     assert [again.attachment(number) for number in range(3)] == FILES
     assert again.to_bytes() == data
+
+
+def test_a_reader_written_from_the_page_alone_agrees(tmp_path: Path) -> None:
+    font = ({"filename": "caf\udce9.ttf", "mimetype": "font/ttf"}, b"a font")
+    tracks = [
+        Track(sound(tmp_path / "a.mp4")),
+        Track(lines(tmp_path / "l.vtt"), metadata={"language": "fra"}),
+    ]
+    source = assemble(tmp_path / "rich.mkv", tracks, video_at=1, files=[font])
+    carried = extract(source)
+    plain = read_passthrough(carried.to_bytes())
+    assert plain.files == [b"a font"]
+    assert plain.head["attachments"][0]["metadata"] == font[0]
+    assert [one["codec"] for one in plain.head["streams"]] == ["aac", "webvtt"]
+    assert base64.b64decode(plain.head["streams"][0]["extradata"]) == carried.head.streams[0].extradata
+    assert [(p.stream, p.flags, p.pts, p.dts, p.duration, p.data) for p in plain.packets] == [
+        (p.stream, p.flags, p.pts, p.dts, p.duration, p.data) for p in carried.packets()
+    ]
+    assert [p.side for p in plain.packets] == [dict(p.side) for p in carried.packets()]
+    assert {name for p in plain.packets for name in p.side} == {"webvtt_identifier", "webvtt_settings"}
+
+
+def test_one_reading_of_the_source_makes_it(tmp_path: Path) -> None:
+    class Counting(io.FileIO):
+        got = 0
+
+        def read(self, size: int = -1) -> bytes:  # type: ignore[override]
+            data = super().read(size) or b""
+            self.got += len(data)
+            return data
+
+    clip = make_clip(tmp_path / "clip.mkv", audio="pcm_s16le", frames=200)
+    with Counting(clip) as file:
+        extract(file)
+        assert file.got < 1.5 * clip.stat().st_size + (2 << 18)
 
 
 def test_chunks_are_bounded_and_may_be_interleaved_with_packets() -> None:
