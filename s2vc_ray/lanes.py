@@ -1,8 +1,7 @@
 """The codec behind its lanes: GOPs' frames in, payloads that were verified and measured out.
 
 A lane is what limits how many batches are in the codec at once. Memory that runs out cuts batches in half. The
-one module of the job, with `decompress`, that reaches the codec, and only when it loads it: importing this
-module imports no torch. Knows nothing of sources, storage or Ray.
+one module that reaches the codec, and only when it loads it: importing this module imports no torch. Knows nothing of sources, storage or Ray.
 """
 
 from __future__ import annotations
