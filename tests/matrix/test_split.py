@@ -10,7 +10,7 @@ import pytest
 
 from s2vc_ray.errors import SourceError
 from s2vc_ray.frame_digests import FrameHasher
-from s2vc_ray.frames import decode_gop
+from s2vc_ray.frames import decode_gop, read_gop
 from s2vc_ray.probe import probe
 from s2vc_ray.split import split
 from tests.matrix.case import Case
@@ -63,6 +63,7 @@ def test_gops_hold_what_a_plain_decode_shows(case: Case, source_of: Callable[[Ca
     for spec in specs:
         gop = decode_gop(source, spec)
         found += zip(gop.pts, (one.md5 for one in gop.digests), strict=True)
+        assert len(list(read_gop(source, spec))) == spec.frames, "the seek point was not early enough"
     if info.container in TIMELESS:
         assert [pts for pts, _ in found] == list(info.pts)
         assert [md5 for _, md5 in found] == [md5 for _, md5 in wanted]
