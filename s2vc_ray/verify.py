@@ -186,18 +186,14 @@ def _bag(found: Survey) -> Iterator[Verdict]:
     else:
         with found.storage.open(BAG) as lines:
             try:
-                # Both are in order of name, so the first line that differs tells.
-                pairs = zip_longest(bag_entries(found), read_bag(lines))
-                said = next((_said(ours, there) for ours, there in pairs if ours != there), "")
+                pairs = enumerate(zip_longest(bag_entries(found), read_bag(lines)), 1)
+                said = next((_odd_line(number, *pair) for number, pair in pairs if pair[0] != pair[1]), "")
             except ValueError as error:
                 said = str(error)
     if said:
         yield Verdict(BAG, "bag", (said,), checks=(Check(FIXITY, "failure", said),))
 
 
-def _said(ours: tuple[str, str] | None, there: tuple[str, str] | None) -> str:
-    if ours is None or (there is not None and there[0] < ours[0]):
-        return f"it lists {there[0] if there else ''}, the manifest does not"
-    if there is None or there[0] != ours[0]:
-        return f"it does not list {ours[0]}, the manifest does"
-    return f"{ours[0]}: it says {there[1]}, the manifest says {ours[1]}"
+def _odd_line(number: int, ours: tuple[str, str] | None, there: tuple[str, str] | None) -> str:
+    is_, should = ("  ".join(reversed(entry)) if entry else "missing" for entry in (there, ours))
+    return f"line {number} is {is_!r}, by the manifest {should!r}"
