@@ -218,6 +218,22 @@ def test_frames_are_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert (loads, read) == (["fake"], [0])
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_decoding_ends_with_the_stretch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    steps: list[int] = []
+    decode = FakeCodec.iter_decode
+
+    def counting(self: FakeCodec, gops: Any) -> Any:
+        for at, pictures in enumerate(decode(self, gops)):
+            steps.append(at)
+            yield pictures
+
+    monkeypatch.setattr(FakeCodec, "iter_decode", counting)
+    with opened(tmp_path, make(STEADY), batch=batch) as archive:
+        assert len(list(archive.frames(FrameNumber(9), FrameNumber(11)))) == 2
+    assert steps == [0, 1, 2]
+
+
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(ObjectMissing):
         s2vc_ray.open_archive(str(tmp_path / "gone.s2vc"))
