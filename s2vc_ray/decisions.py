@@ -26,7 +26,12 @@ def decisions(info: VideoInfo) -> tuple[str, ...]:
             f"{_HDR[info.colour.transfer]} pictures coded as they are: no tone mapping, transfer kept"
         )
     if info.tags.field_order not in ("unknown", "progressive"):
-        order = {"tt": "top field first", "bt": "top field first", "bb": "bottom field first"}
+        order = {
+            "tt": "top field first",
+            "bt": "top field first",
+            "bb": "bottom field first",
+            "tb": "bottom field first",
+        }
         which = order.get(info.tags.field_order, "field order unknown")
         said.append(f"interlaced pictures ({which}) coded as whole frames: not deinterlaced")
     if len(VideoFormat(info.pix_fmt).components) < 3 and not VideoFormat(info.pix_fmt).has_palette:
@@ -34,6 +39,8 @@ def decisions(info: VideoInfo) -> tuple[str, ...]:
     if info.other_videos:
         streams = ", ".join(map(str, info.other_videos))
         said.append(f"video stream {info.stream_index} coded; video streams {streams} not coded")
+    if info.not_kept:
+        said.append(f"carried within the pictures and not kept: {', '.join(info.not_kept)}")
     if info.untimed:
         said.append(f"{info.untimed} frames without a time stamp not coded")
     return tuple(said)

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from s2vc_ray.colour import UNSPECIFIED, scaler_matrix
 from s2vc_ray.errors import SourceError
 from s2vc_ray.seek_points import is_seek_point
-from s2vc_ray.side_data import content_light, display_matrix, mastering_display, rotation
+from s2vc_ray.side_data import content_light, display_matrix, mastering_display, not_kept, rotation
 from s2vc_ray.source_io import (
     Source,
     choose_video,
@@ -222,6 +222,7 @@ def _describe(
         stream_index=stream.index,
         frames_declared=max(_declared(container, stream, timeline), len(timeline.pts) + timeline.untimed),
         untimed=timeline.untimed,
+        not_kept=not_kept(first),
         bit_depth=max(component.bits for component in first.format.components),
         tags=PictureTags(
             field_order=_field_order(stream, first),

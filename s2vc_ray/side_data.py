@@ -1,4 +1,5 @@
-"""What a decoded frame carries beside its picture: display matrix and HDR10's static metadata, bytes to values.
+"""What a decoded frame carries beside its picture: display matrix and HDR10's static metadata, bytes to values; the
+rest by name.
 
 FFmpeg hands these out as C structures in the machine's byte order. It must not know files or streams.
 """
@@ -14,6 +15,25 @@ from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 
 from s2vc_ray.values import ContentLight, DisplayMatrix, MasteringDisplay
+
+_NOT_KEPT = {
+    Type.A53_CC: "closed captions",
+    Type.AFD: "active format description",
+    Type.AMBIENT_VIEWING_ENVIRONMENT: "ambient viewing environment",
+    Type.DOVI_METADATA: "Dolby Vision metadata",
+    Type.DOVI_RPU_BUFFER: "Dolby Vision metadata",
+    Type.DYNAMIC_HDR_PLUS: "HDR10+ metadata",
+    Type.DYNAMIC_HDR_VIVID: "HDR Vivid metadata",
+    Type.GOP_TIMECODE: "timecodes",
+    Type.ICC_PROFILE: "colour profile",
+    Type.S12M_TIMECODE: "timecodes",
+    Type.SPHERICAL: "spherical projection",
+    Type.STEREO3D: "stereoscopic layout",
+}
+"""Side data that is not about how FFmpeg coded or decodes the picture."""
+
+_FROM_ZERO = frozenset(struct.pack("=q", code) for code in (0, 1 << 12))
+"""GOP timecodes of 0 with and without the marker bit of ISO/IEC 13818-2, 6.3.8."""
 
 _MATRIX = struct.Struct("=9i")
 _MASTERING = struct.Struct("=20i2i")
@@ -55,6 +75,16 @@ def content_light(frame: VideoFrame) -> ContentLight | None:
     """MaxCLL and MaxFALL of CTA-861.3, in cd/m²."""
     data = _bytes_of(frame, Type.CONTENT_LIGHT_LEVEL, _LIGHT.size)
     return None if data is None else _LIGHT.unpack(data)
+
+
+def not_kept(frame: VideoFrame) -> tuple[str, ...]:
+    """What else the frame carries for players and people, in words, that no archive holds.
+
+    A GOP's timecode of 0 is left out: most encoders count from there without a meaning.
+    """
+    items = cast("Iterable[SideData]", frame.side_data)
+    told = [item for item in items if item.type != Type.GOP_TIMECODE or bytes(item) not in _FROM_ZERO]
+    return tuple(sorted({_NOT_KEPT[item.type] for item in told if item.type in _NOT_KEPT}))
 
 
 def _bytes_of(frame: VideoFrame, kind: Type, size: int) -> bytes | None:

@@ -69,7 +69,8 @@ class VideoInfo:
     frame's duration (0 when unknown). ``frames_declared`` is how many frames the header announces (0 when it
     says nothing): more than ``pts`` holds when the file was cut short. ``bit_depth`` is that of the deepest
     component, 0 when unknown. ``other_videos`` are the source's further video streams, which are not coded,
-    ``untimed`` how many frames have no time stamp and therefore no place among the others.
+    ``untimed`` how many frames have no time stamp and therefore no place among the others, ``not_kept``
+    names what the pictures carry (captions, timecodes) that an archive does not hold.
     """
 
     width: int
@@ -91,6 +92,7 @@ class VideoInfo:
     tags: PictureTags = UNTAGGED
     other_videos: tuple[int, ...] = ()
     untimed: int = 0
+    not_kept: tuple[str, ...] = ()
 
     @property
     def frames(self) -> int:

@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from s2vc_ray.summary import describe
 from tests.matrix.case import Case, Run
 from tests.matrix.facts import facts, levels
 from tests.media import make_clip, pictures
@@ -180,6 +181,17 @@ def _alpha_refused(source: Path, run: Run) -> str:
     assert "alpha channel" in reason
     assert "background" in reason
     return f"refused: {reason.partition('(')[2].partition(')')[0]} has an alpha channel; says what to do"
+
+
+def _not_kept(what: str) -> Callable[[Path, Run], str]:
+    def check(source: Path, run: Run) -> str:
+        _whole(source, run)
+        said = f"carried within the pictures and not kept: {what}"
+        assert run.reader.header.decisions == (said,)
+        assert said in describe(run.result)
+        return f"pictures kept; says: {said}"
+
+    return check
 
 
 def _size_kept(source: Path, run: Run) -> str:
@@ -377,6 +389,18 @@ CASES = (
         "refused: alpha would be lost",
         _clip("alpha.mov", codec="qtrle", pix_fmt="argb", frames=2),
         _alpha_refused,
+    ),
+    Case(
+        "3D, side by side (H.264 frame packing)",
+        "the pictures as coded; word of the layout",
+        _clip("stereo.mp4", options={"x264-params": "frame-packing=3"}),
+        _not_kept("stereoscopic layout"),
+    ),
+    Case(
+        "MPEG-2 with GOP timecodes, mpg",
+        "the pictures; word of the timecodes",
+        _clip("coded.mpg", codec="mpeg2video", options={"gop_timecode": "10:00:00:00"}),
+        _not_kept("timecodes"),
     ),
     Case("odd size", "the size", _clip("odd.mp4", size=(53, 37), pix_fmt="yuv444p"), _size_kept),
     Case("1x1", "the size", _clip("dot.mkv", codec="ffv1", size=(1, 1), pix_fmt="bgr0"), _size_kept),

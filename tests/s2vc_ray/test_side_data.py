@@ -13,7 +13,7 @@ import pytest
 from av.sidedata.sidedata import Type
 
 from s2vc_ray.probe import probe
-from s2vc_ray.side_data import content_light, display_matrix, mastering_display
+from s2vc_ray.side_data import content_light, display_matrix, mastering_display, not_kept
 from tests.media import make_clip
 
 
@@ -60,6 +60,16 @@ def test_short_items_and_plain_frames_say_nothing() -> None:
     ):
         assert read(plain) is None
         assert read(frame(kind, b"\x00" * 7)) is None
+
+
+def test_what_is_not_kept_is_named_once() -> None:
+    two = SimpleNamespace(
+        side_data=[Item(kind, b"") for kind in (Type.DOVI_METADATA, Type.A53_CC, Type.DOVI_RPU_BUFFER)]
+    )
+    assert not_kept(two) == ("Dolby Vision metadata", "closed captions")
+    assert not_kept(frame(Type.DISPLAYMATRIX, b"")) == ()
+    assert not_kept(frame(Type.GOP_TIMECODE, struct.pack("=q", 1 << 12))) == ()
+    assert not_kept(frame(Type.GOP_TIMECODE, b"\x01" * 8)) == ("timecodes",)
 
 
 def test_items_that_later_grow_are_read_from_their_start() -> None:
