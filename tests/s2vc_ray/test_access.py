@@ -22,8 +22,11 @@ from s2vc_ray.archive import GopRecord
 from s2vc_ray.errors import ConfigError, CorruptArchive, ObjectMissing, WrongWeights
 from s2vc_ray.moments import FrameNumber
 from s2vc_ray.range_stream import RangeStream
+from s2vc_ray.s3_bucket import Bucket
+from s2vc_ray.storage import open_storage
 from tests.archives import archive_bytes
 from tests.fakes import FakeCodec, load_fake
+from tests.seaweed import SeaweedServer
 
 UNIT = Fraction(1, 100)
 SIZE = (64, 48)
@@ -198,6 +201,32 @@ def test_only_what_a_stretch_needs_is_read(monkeypatch: pytest.MonkeyPatch) -> N
     needed = entries[11].offset - entries[7].offset
     assert needed > 20 * ahead
     assert needed <= sum(end - begin for begin, end in counted.ranges) <= needed + 4 * ahead
+
+
+@pytest.mark.s3
+def test_a_stretch_on_s3_takes_a_few_ranged_requests(
+    seaweed_server: SeaweedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in seaweed_server.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("s2vc_ray.range_stream._READ_AHEAD", 4096)
+    data = make([list(range(begin, begin + 32, 4)) for begin in range(0, 20 * 32, 32)], (320, 240))
+    storage = open_storage(f"s3://{seaweed_server.new_bucket()}/small")
+    storage.put("a.s2vc", data)
+    asked: list[int] = []
+    get = Bucket.get
+
+    def counting(self: Bucket, key: str, start: int, end: int | None, **options: Any) -> bytes:
+        got = get(self, key, start, end, **options)
+        asked.append(len(got))
+        return got
+
+    monkeypatch.setattr(Bucket, "get", counting)
+    with s2vc_ray.open_archive(f"{storage.uri}/a.s2vc", model="fake", load_codec=load_fake) as archive:
+        assert [frame.number for frame in archive.frames(3.3, 3.5)] == [82, 83, 84, 85, 86, 87]
+        wanted = archive.reader.index.gops[10].length
+    assert wanted < sum(asked) < wanted + 6 * 4096 < len(data) / 10
+    assert len(asked) <= 8
 
 
 def test_frames_are_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
