@@ -95,8 +95,8 @@ def run_speed(options: SpeedOptions, load: CodecLoader, runs: list[tuple[str, st
     """
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    # As in a worker: each thread's own heap would keep what it once needed. Read when a process starts.
-    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+    # As in a worker; read when a process starts.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
     spawn = multiprocessing.get_context("spawn")
     for content, size in runs:
         with ProcessPoolExecutor(1, mp_context=spawn) as pool:
