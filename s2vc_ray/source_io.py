@@ -172,6 +172,9 @@ def read_packets(container: InputContainer, streams: Sequence[Stream]) -> Iterat
                     yield packet
         except av.EOFError:
             return
+        except IndexError:
+            # Streams appeared while reading, and PyAV trips over them when it flushes: all packets have come by then.
+            return
         except av.FFmpegError:
             failures += 1
         else:

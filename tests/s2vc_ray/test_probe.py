@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import pytest
 
 from s2vc_ray.errors import SourceError
 from s2vc_ray.probe import probe
+from s2vc_ray.source_io import read_packets
 from s2vc_ray.values import ColourTags
 from tests.media import (
     all_frames,
@@ -179,6 +182,17 @@ def test_still_image_is_refused(tmp_path: Path) -> None:
         out.mux(image.encode())
     with pytest.raises(SourceError, match="still image"):
         probe(path)
+
+
+def test_streams_that_appear_while_reading_end_it_in_peace() -> None:
+    class Container:
+        """As PyAV's, whose flush indexes a stream that it has no object for."""
+
+        def demux(self, streams: object) -> Iterator[SimpleNamespace]:
+            yield SimpleNamespace(size=7)
+            raise IndexError("list index out of range")
+
+    assert [packet.size for packet in read_packets(Container(), [])] == [7]  # type: ignore[arg-type]
 
 
 def test_frames_that_share_a_time_are_refused(tmp_path: Path) -> None:
