@@ -14,6 +14,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 import av
+from av.container import OutputContainer
 
 from s2vc_ray import y4m
 from s2vc_ray.colour import FULL, UNSPECIFIED, effective_matrix
@@ -32,12 +34,14 @@ from s2vc_ray.passthrough_head import Omitted
 from s2vc_ray.pictures import Clock, TimedFrame, VideoHeader, YuvConverter, add_video, checked, encode
 from s2vc_ray.portable_tags import free_form
 from s2vc_ray.readback import check_carried
-from s2vc_ray.remux import Remux
+from s2vc_ray.remux import REFUSALS, Remux
 from s2vc_ray.source_io import TAG_ERRORS
 from s2vc_ray.storage_local import local_errors
 from s2vc_ray.stream_tags import not_written
 
 __all__ = ["MuxReport", "VideoHeader", "check_output", "write_video"]
+
+_WITHOUT = "a carried stream may be the reason: write it without them (--no-passthrough)"
 
 _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".y4m": "y4m"}
 
@@ -209,13 +213,17 @@ def _write_container(
     else:
         # Audio may begin before time 0 (codec priming); making room for it would change every time.
         options = {"avoid_negative_ts": "disabled"}
-    with av.open(
+    # Muxers queue packets: what one of a carried stream is refused for may be said of a picture, or at the end.
+    # Reading the file back tells then whether every picture is there.
+    forgiven = () if passthrough is None or target is None else REFUSALS
+    out = av.open(
         "pipe:1" if target is None else str(target),
         "w",
         format=kind,
         container_options=options,
         metadata_errors=TAG_ERRORS,
-    ) as out:
+    )
+    with _closing(out, forgiven):
         remux = None if passthrough is None else Remux(out, passthrough, shift)
         if remux is not None and passthrough is not None:
             remux.add_streams(before=passthrough.head.video_index)
@@ -232,7 +240,8 @@ def _write_container(
         for packet in encode(video, _noting(chain([first], timed), written), header, clock):
             if remux is not None and packet.dts is not None:
                 remux.write_until(packet.dts * Fraction(1, clock.rate))
-            out.mux(packet)
+            with suppress(*forgiven):
+                out.mux(packet)
         if remux is not None:
             remux.write_until(None)
     notes = [f"all times are {float(shift):.6f} s later than in the source"] if shift else []
@@ -251,6 +260,7 @@ def _write_container(
             rounded, changes = check_carried(target, remux, place)
             notes += changes
     else:  # a pipe: nothing can be read back
+        notes += remux.refusals() if remux else []
         error = max(abs(Fraction(clock.tick(pts), clock.rate) - at) for pts, at in zip(written, expected))
     return MuxReport(
         frames=len(written),
@@ -260,6 +270,15 @@ def _write_container(
         rounded=rounded,
         notes=tuple(notes),
     )
+
+
+@contextmanager
+def _closing(out: OutputContainer, forgiven: tuple[type[Exception], ...]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with suppress(*forgiven):
+            out.close()
 
 
 def _noting(frames: Iterator[TimedFrame], written: list[int]) -> Iterator[TimedFrame]:
@@ -272,12 +291,19 @@ def _check_times(path: Path, video: int, expected: list[Fraction]) -> Fraction:
     """Largest difference in seconds between the times of the file's stream ``video`` and ``expected``.
 
     Raises:
-        StorageError: the file does not hold as many frames as were written.
+        StorageError: the file cannot be read, or does not hold as many frames as were written.
     """
-    with av.open(str(path), metadata_errors=TAG_ERRORS) as file:
-        stream = file.streams[video]
-        unit = stream.time_base or Fraction(1)
-        times = sorted(packet.pts * unit for packet in file.demux(stream) if packet.pts is not None)
+    try:
+        with av.open(str(path), metadata_errors=TAG_ERRORS) as file:
+            stream = file.streams[video]
+            unit = stream.time_base or Fraction(1)
+            times = sorted(packet.pts * unit for packet in file.demux(stream) if packet.pts is not None)
+    except (av.FFmpegError, IndexError) as error:
+        raise StorageError(
+            f"{path.name}: what was written cannot be read back ({error}); {_WITHOUT}"
+        ) from error
     if len(times) != len(expected):
-        raise StorageError(f"{path.name}: {len(expected)} frames were written, {len(times)} read back")
+        raise StorageError(
+            f"{path.name}: {len(expected)} frames were written, {len(times)} read back; {_WITHOUT}"
+        )
     return max(abs(a - b) for a, b in zip(times, expected, strict=True))

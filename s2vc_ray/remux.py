@@ -6,8 +6,8 @@ alone first, and reported; the pictures never fail because of it. It must not kn
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BytesIO
@@ -39,6 +39,9 @@ _PICTURE_FILES = {
 }
 """Cover art in Matroska is an attached file, which has a name and a type."""
 
+REFUSALS = (av.ArgumentError, av.InvalidDataError, av.PatchWelcomeError)
+"""What muxers say to packets that make no sense, such as times that go back; a full disk is none of them."""
+
 _SUFFIXES = {".mkv": "matroska", ".mp4": "mp4", ".mov": "mov"}
 
 TIMECODE_TAGS = ("timecode", "reel_name")
@@ -65,6 +68,7 @@ class Remux:
         covers: of ``carried``, the numbers of those that became cover art.
         timecodes: of ``carried``, the number of the one that the muxer writes itself, from a tag.
         files: the attachments' numbers that are in.
+        refused: a stream's number to how many of its packets the muxer did not take.
         notes: what else could not be written, one sentence each.
     """
 
@@ -77,6 +81,7 @@ class Remux:
     covers: list[int] = field(default_factory=list)
     timecodes: list[int] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
+    refused: Counter[int] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     _streams: dict[int, Stream] = field(default_factory=dict)
     _steps: dict[int, tuple[int | None, int]] = field(default_factory=dict)
@@ -158,6 +163,14 @@ class Remux:
                 return
             self._mux(packet, stream, unit)
 
+    def refusals(self) -> list[str]:
+        """One sentence for each stream of which the muxer did not take all packets."""
+        head = self.passthrough.head
+        return [
+            f"stream {head.streams[n].index}: {count} packets were refused"
+            for n, count in self.refused.items()
+        ]
+
     def _add_stream(self, stream: PassStream) -> None:
         number = self.passthrough.head.streams.index(stream)
         first = self._first.get(number)
@@ -218,18 +231,18 @@ class Remux:
         return time + round(self.shift / chapter.time_base)
 
     def _mux(self, packet: PassPacket, stream: Stream, unit: Fraction) -> None:
-        made = restore_packet(packet, stream, unit)
-        if self.container != "matroska":
-            made.duration = self._duration(packet)
-        if self.shift:
-            made.pts, made.dts = (
-                _shifted(packet.pts, unit, self.shift),
-                _shifted(packet.dts, unit, self.shift),
-            )
-        with suppress(
-            av.ArgumentError
-        ):  # such as times that go back; reading back tells how many are missing
+        try:
+            made = restore_packet(packet, stream, unit)
+            if self.container != "matroska":
+                made.duration = self._duration(packet)
+            if self.shift:
+                made.pts, made.dts = (
+                    _shifted(packet.pts, unit, self.shift),
+                    _shifted(packet.dts, unit, self.shift),
+                )
             self.out.mux(made)
+        except (*REFUSALS, OverflowError):
+            self.refused[packet.stream] += 1
 
     def _duration(self, packet: PassPacket) -> int:
         """The packet's duration, or the step before it: MP4 cuts a last packet of duration 0 off."""
@@ -309,11 +322,19 @@ def _add(out: OutputContainer, stream: PassStream) -> Stream:
     if isinstance(added, AudioStream):
         layout = str(stream.parameters.get("layout", ""))
         added.codec_context.layout = _USUAL_LAYOUTS.get(layout, layout)
-    added.time_base = stream.time_base
-    if stream.codec == "mov_text" and out.format.name != "matroska":
-        # FFmpeg ends a subtitle early when another track's clock is finer: an exact part of its own unit.
-        added.time_base = stream.time_base / ceil(stream.time_base * _FINE)
+    added.time_base = _clock(stream, out.format.name)
     added.disposition = Disposition(stream.disposition)
     added.metadata.clear()
     added.metadata.update(stream_tags(stream))
     return added
+
+
+def _clock(stream: PassStream, container: str) -> Fraction:
+    """The unit of a track's times that loses none of them. MP4 counts whole parts of a second."""
+    unit = stream.time_base
+    if container == "matroska":
+        return unit
+    if stream.codec == "mov_text":
+        # FFmpeg ends a subtitle early when another track's clock is finer than its own.
+        return Fraction(1, unit.denominator * ceil(Fraction(_FINE, unit.denominator)))
+    return Fraction(1, unit.denominator)

@@ -218,7 +218,7 @@ def test_streams_keep_the_source_s_order(tmp_path: Path) -> None:
 def test_what_a_container_does_not_keep_is_told(tmp_path: Path) -> None:
     tracks = [
         Track(
-            sound(tmp_path / "a.mka", "flac"), metadata={"ARCHIVE_ID": "7"}, disposition=Disposition.karaoke
+            sound(tmp_path / "a.mka", "flac"), metadata={"ARCHIVE_ID": "7"}, disposition=Disposition.original
         )
     ]
     chapters = [{"start": 0, "end": 400, "metadata": {"title": "One", "ISBN": "1"}}]
@@ -231,7 +231,7 @@ def test_what_a_container_does_not_keep_is_told(tmp_path: Path) -> None:
         "the container did not keep the tags INVENTORY",
         "chapter 0 did not keep the tags ISBN",
         "stream 1 did not keep the tags ARCHIVE_ID",
-        "stream 1: its disposition is default where it was karaoke",
+        "stream 1: its disposition is default where it was original",
         "stream 2 did not keep the tags filename, mimetype",
     }
 
