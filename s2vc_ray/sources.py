@@ -22,6 +22,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+from s2vc_ray.block_cache import BlockCache
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.storage import local_path, open_source, open_storage
 
@@ -103,10 +104,10 @@ def _number(text: str) -> int:
 
 
 @contextlib.contextmanager
-def open_media(uri: str) -> Iterator[str | BinaryIO]:
+def open_media(uri: str, cache: BlockCache | None = None) -> Iterator[str | BinaryIO]:
     """A source as FFmpeg likes it best: a local path as it is, anything else as a seekable stream."""
     if uri.startswith("s3://"):
-        with open_source(uri) as stream:
+        with open_source(uri, cache=cache) as stream:
             yield stream
     else:
         yield str(local_path(uri))

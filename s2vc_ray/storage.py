@@ -15,11 +15,15 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from s2vc_ray.backoff import Patience
+from s2vc_ray.block_cache import BlockCache
 from s2vc_ray.errors import ConfigError, ObjectMissing, StorageError
+
+if TYPE_CHECKING:
+    from s2vc_ray.storage_s3 import S3Storage
 
 # Names of unfinished local writes end so; no object may, on any backend.
 TEMPORARY_SUFFIX = ".s2vc-tmp"
@@ -179,8 +183,16 @@ def open_storage(uri: str, *, endpoint_url: str | None = None, patience: Patienc
     return LocalStorage(local_path(uri))
 
 
-def open_source(uri: str, *, endpoint_url: str | None = None, patience: Patience | None = None) -> BinaryIO:
+def open_source(
+    uri: str,
+    *,
+    endpoint_url: str | None = None,
+    patience: Patience | None = None,
+    cache: BlockCache | None = None,
+) -> BinaryIO:
     """A seekable stream of a source: a local path, a ``file://`` URI or an ``s3://bucket/key`` object.
+
+    ``cache`` holds what was read of objects before; files have the system's.
 
     Raises:
         ObjectMissing: there is no such file or object.
@@ -189,7 +201,7 @@ def open_source(uri: str, *, endpoint_url: str | None = None, patience: Patience
     """
     if uri.startswith("s3://"):
         storage, key = _s3_object(uri, endpoint_url, patience)
-        return storage.open(key)
+        return storage.open(key, cache)
     from s2vc_ray.storage_local import open_file
 
     return open_file(local_path(uri))
@@ -247,7 +259,7 @@ def _split_s3(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _s3_object(uri: str, endpoint_url: str | None, patience: Patience | None) -> tuple[Storage, str]:
+def _s3_object(uri: str, endpoint_url: str | None, patience: Patience | None) -> tuple[S3Storage, str]:
     from s2vc_ray.storage_s3 import S3Storage
 
     bucket, path = _split_s3(uri)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from botocore.exceptions import ClientError
 
 from s2vc_ray.backoff import Patience
+from s2vc_ray.block_cache import BlockCache
 from s2vc_ray.errors import ObjectMissing, StorageError
 from s2vc_ray.range_stream import RangeStream
 from s2vc_ray.s3_bucket import Bucket
@@ -85,7 +86,7 @@ class S3Storage:
             return b""
         return self._bucket.get(self._name(key), start, end)
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str, cache: BlockCache | None = None) -> BinaryIO:
         """See `Storage.open`. Fails, rather than mix versions, when the object is replaced meanwhile."""
         found = self._require(key)
         name = self._name(key)
@@ -96,6 +97,9 @@ class S3Storage:
                 raise StorageError(f"{self._bucket.uri(name)} is shorter than its {found.size} bytes")
             return data
 
+        if cache is not None:
+            identity = (self._bucket.uri(name), found.etag, found.size)
+            return RangeStream(found.size, cache.reader(identity, found.size, read_range)).buffered()
         return RangeStream(found.size, read_range).buffered()
 
     def put(self, key: str, data: bytes, *, overwrite: bool = False) -> bool:

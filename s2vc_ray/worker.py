@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from s2vc_ray.block_cache import BlockCache
 from s2vc_ray.config import JobConfig
 from s2vc_ray.device_faults import DeviceLost, is_device_lost
 from s2vc_ray.errors import ObjectMissing, StoreUnavailable
@@ -65,6 +66,7 @@ class Worker:
         load_codec: CodecLoader = load_s2vc,
     ) -> None:
         self._storage = open_storage(destination)
+        self._blocks = BlockCache()
         self._config = config
         self._threads = threads
         self._meter = Meter(lanes)
@@ -131,7 +133,7 @@ class Worker:
 
     def _decode_source(self, spec: GopSpec) -> tuple[DecodedGop, float]:
         begun = time.perf_counter()
-        with self._meter.doing("source"), open_media(spec.source_uri) as source:
+        with self._meter.doing("source"), open_media(spec.source_uri, self._blocks) as source:
             gop = decode_gop(source, spec, threads=self._threads)
         return gop, time.perf_counter() - begun
 
