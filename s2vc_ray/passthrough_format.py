@@ -31,7 +31,7 @@ _U32 = struct.Struct("<I")
 _END_MARK = 0xFFFFFFFF
 _NO_TIME = -(1 << 63)
 _CHUNK = 1 << 20
-_IN_MEMORY = 1 << 26
+_IN_MEMORY = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,13 @@ class Passthrough:
         damage: where a salvaged passthrough was found to end early, empty else; known once ``packets`` ended.
     """
 
-    def __init__(self, head: PassHead, front: _Bytes, body: _Bytes, *, salvage: bool = False) -> None:
+    def __init__(
+        self, head: PassHead, front: _Bytes, files: _Bytes, body: _Bytes, *, salvage: bool = False
+    ) -> None:
         self.head = head
         self.damage = ""
         self._front = front
+        self._files = files
         self._body = body
         self._salvage = salvage
 
@@ -94,10 +97,9 @@ class Passthrough:
         if end > size:
             if not salvage:
                 raise TruncatedArchive(f"passthrough ends inside its attachments: {size} of {end} bytes")
-            head = _whole_attachments(head, at, size)
-            end = at + sum(one.size for one in head.attachments)
-            return cls(head, _Bytes(file, 0, end), _Bytes(file, size, 0), salvage=True)
-        return cls(head, _Bytes(file, 0, end), _Bytes(file, end, size - end), salvage=salvage)
+            head, end = _whole_attachments(head, at, size), size
+        parts = [_Bytes(file, begin, stop - begin) for begin, stop in ((0, at), (at, end), (end, size))]
+        return cls(head, *parts, salvage=salvage)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Passthrough:
@@ -106,7 +108,7 @@ class Passthrough:
 
     @classmethod
     def from_chunks(cls, chunks: Iterable[bytes], *, salvage: bool = False) -> Passthrough:
-        """As ``read`` for bytes in pieces; beyond 64 MiB they are held in a temporary file."""
+        """As ``read`` for bytes in pieces; beyond 16 MiB they are held in a temporary file."""
         file = spool()
         for chunk in chunks:
             file.write(chunk)
@@ -114,7 +116,7 @@ class Passthrough:
 
     def chunks(self) -> Iterator[bytes]:
         """The serialised bytes, at most 1 MiB at a time."""
-        for part in (self._front, self._body):
+        for part in (self._front, self._files, self._body):
             yield from part.chunks()
 
     def to_bytes(self) -> bytes:
@@ -129,8 +131,7 @@ class Passthrough:
         """
         wanted = self.head.attachments[number]
         before = sum(one.size for one in self.head.attachments[:number])
-        all_of_them = sum(one.size for one in self.head.attachments)
-        data = self._front.take(self._front.size - all_of_them + before, wanted.size, "attachments")
+        data = self._files.take(before, wanted.size, "attachments")
         if zlib.crc32(data) != wanted.crc32:
             raise CorruptArchive(f"attachment {wanted.name!r} does not match its checksum")
         return data
@@ -152,7 +153,7 @@ class Passthrough:
 class PacketSpool:
     """Packet records in the making: ``put`` every packet, then ``close`` with what goes before them.
 
-    Beyond 64 MiB they lie in a temporary file that goes with the resulting ``Passthrough``.
+    Beyond 16 MiB they lie in a temporary file that goes with the resulting ``Passthrough``.
     """
 
     def __init__(self) -> None:
@@ -180,20 +181,19 @@ class PacketSpool:
         files, described = spool(), []
         for one, data in zip(head.attachments, attachments, strict=True):
             described.append(replace(one, size=len(data), crc32=zlib.crc32(data)))
-            files.write(data)
+            for at in range(0, len(data), _CHUNK):
+                files.write(data[at : at + _CHUNK])
         streams = tuple(replace(one, packets=self._counts[n]) for n, one in enumerate(head.streams))
         head = replace(head, streams=streams, attachments=tuple(described))
-        header = head_to_json(head)
-        if len(header) > MAX_HEADER:
+        text = head_to_json(head)
+        if len(text) > MAX_HEADER:
             raise SourceError(
-                f"tags and stream descriptions take {len(header)} bytes; at most {MAX_HEADER} can be kept: "
+                f"tags and stream descriptions take {len(text)} bytes; at most {MAX_HEADER} can be kept: "
                 "compress without passthrough, or remove the largest tags"
             )
-        front = spool()
-        front.write(_PREFIX.pack(MAGIC, VERSION, len(header), zlib.crc32(header)) + header)
-        for chunk in _Bytes(files, 0, files.tell()).chunks():
-            front.write(chunk)
-        return Passthrough(head, _Bytes(front, 0, front.tell()), _Bytes(self._file, 0, self._file.tell()))
+        front = BytesIO(_PREFIX.pack(MAGIC, VERSION, len(text), zlib.crc32(text)) + text)
+        parts = [_Bytes(file, 0, file.seek(0, SEEK_END)) for file in (front, files, self._file)]
+        return Passthrough(head, *parts)
 
     def _write(self, data: bytes) -> None:
         self._crc = zlib.crc32(data, self._crc)
@@ -211,7 +211,7 @@ def write_passthrough(
 
 
 def spool() -> IO[bytes]:
-    """A temporary file that stays in memory up to 64 MiB."""
+    """A temporary file that stays in memory up to 16 MiB."""
     return tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)
 
 
