@@ -13,12 +13,13 @@ from __future__ import annotations
 import os
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import av
@@ -32,7 +33,7 @@ from s2vc_ray.errors import ConfigError, ObjectExists, StorageError
 from s2vc_ray.passthrough_format import Passthrough
 from s2vc_ray.passthrough_head import Omitted
 from s2vc_ray.pictures import Clock, TimedFrame, VideoHeader, YuvConverter, add_video, checked, encode
-from s2vc_ray.portable_tags import free_form
+from s2vc_ray.portable_tags import free_form, printable
 from s2vc_ray.readback import check_carried
 from s2vc_ray.remux import REFUSALS, Remux
 from s2vc_ray.source_io import TAG_ERRORS
@@ -158,7 +159,8 @@ def _write_y4m(
 ) -> MuxReport:
     rate = header.average_rate or Fraction(25)
     full = header.colour.range == FULL
-    file.write(y4m.header_line(header.width, header.height, rate, header.sample_aspect, full))
+    fields = header.tags.field_order
+    file.write(y4m.header_line(header.width, header.height, rate, header.sample_aspect, full, fields))
     convert = YuvConverter(header, y4m.FORMAT)
     count, first, error = 0, 0, Fraction(0)
     for pts, rgb in checked(frames, header):
@@ -168,6 +170,7 @@ def _write_y4m(
         count += 1
     file.flush()
     notes = [f"y4m shows every frame for {1 / rate} s"] if error else []
+    notes += not_written("y4m", header.tags, header.height)
     if first:
         notes.append("y4m begins at time 0")
     if header.rotation:
@@ -187,7 +190,7 @@ def _write_y4m(
         ]
         if head.metadata or head.chapters:
             notes.append("y4m holds no tags and no chapters")
-    return MuxReport(count, error, (), tuple(omitted), {}, tuple(notes))
+    return _report(count, error, omitted=omitted, notes=notes)
 
 
 def _write_container(
@@ -262,13 +265,23 @@ def _write_container(
     else:  # a pipe: nothing can be read back
         notes += remux.refusals() if remux else []
         error = max(abs(Fraction(clock.tick(pts), clock.rate) - at) for pts, at in zip(written, expected))
+    if remux is None:
+        return _report(len(written), error, notes=notes)
+    return _report(len(written), error, remux.carried, remux.omitted, rounded, notes)
+
+
+def _report(
+    frames: int,
+    pts_error: Fraction,
+    carried: Iterable[int] = (),
+    omitted: Iterable[Omitted] = (),
+    rounded: Mapping[int, Fraction] = MappingProxyType({}),
+    notes: Iterable[str] = (),
+) -> MuxReport:
+    """The report with names and tags of the source made fit to be shown."""
+    shown = [replace(one, codec=printable(one.codec), reason=printable(one.reason)) for one in omitted]
     return MuxReport(
-        frames=len(written),
-        pts_error=error,
-        carried=tuple(remux.carried) if remux else (),
-        omitted=tuple(remux.omitted) if remux else (),
-        rounded=rounded,
-        notes=tuple(notes),
+        frames, pts_error, tuple(carried), tuple(shown), dict(rounded), tuple(map(printable, notes))
     )
 
 

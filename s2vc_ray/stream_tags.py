@@ -82,8 +82,8 @@ def not_written(encoder: str, tags: PictureTags, height: int) -> list[str]:
 
 
 def _marks_fields(encoder: str, height: int) -> bool:
-    """Whether the encoder marks whole pictures as interlaced; H.264 can at heights that 4 divides."""
-    return encoder == "libx264" and height % 4 == 0
+    """Whether whole pictures can be marked as interlaced; in H.264 at heights that 4 divides."""
+    return encoder == "y4m" or (encoder == "libx264" and height % 4 == 0)
 
 
 def _is_whole(display: MasteringDisplay) -> bool:

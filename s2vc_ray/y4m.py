@@ -14,12 +14,24 @@ from av.video.frame import VideoFrame
 FORMAT = "yuv444p"
 
 
-def header_line(width: int, height: int, rate: Fraction, aspect: Fraction, full_range: bool) -> bytes:
-    """The stream header; an ``aspect`` of 0 is unknown."""
+_FIELDS = {"tt": "t", "bt": "t", "bb": "b", "tb": "b", "interlaced": "?"}
+"""Which field is shown first, by FFmpeg's names of field orders."""
+
+
+def header_line(
+    width: int,
+    height: int,
+    rate: Fraction,
+    aspect: Fraction,
+    full_range: bool,
+    field_order: str = "progressive",
+) -> bytes:
+    """The stream header; an ``aspect`` of 0 is unknown, ``field_order`` one of `s2vc_ray.values.FIELD_ORDERS`."""
+    fields = _FIELDS.get(field_order, "p")
     shape = f"{aspect.numerator}:{aspect.denominator}" if aspect else "0:0"
     colour_range = "FULL" if full_range else "LIMITED"
     return (
-        f"YUV4MPEG2 W{width} H{height} F{rate.numerator}:{rate.denominator} Ip "
+        f"YUV4MPEG2 W{width} H{height} F{rate.numerator}:{rate.denominator} I{fields} "
         f"A{shape} C444 XCOLORRANGE={colour_range}\n"
     ).encode("ascii")
 

@@ -106,10 +106,12 @@ def _interlaced(source: Path, run: Run) -> str:
     order = {2: "tt", 3: "bb"}[wanted["field_order"]]
     assert run.reader.header.tags.field_order == order
     _kept(run, source, ("interlaced", "field_order"))
+    with run.output(".y4m").open("rb") as file:
+        assert f" I{order[0]} ".encode() in file.readline()
     (note,) = run.reader.header.decisions
     assert "not deinterlaced" in note
     assert run.rows[0]["source_notes"] == note
-    return f"{order} in archive, .mp4 and .mkv; says that it was not deinterlaced"
+    return f"{order} in archive, .mp4, .mkv and .y4m; says that it was not deinterlaced"
 
 
 def _colour_kept(source: Path, run: Run) -> str:
@@ -173,6 +175,7 @@ def _hdr10(source: Path, run: Run) -> str:
     for suffix in (".mp4", ".mkv"):
         pairs = zip(facts(run.output(suffix))["mastering"], wanted["mastering"], strict=True)
         assert max(abs(got - want) for got, want in pairs) <= Fraction(1, 20000)
+    assert any("y4m cannot write the HDR10 metadata" in note for note in run.report(".y4m").notes)
     return f"mastering display and light levels in archive, .mp4 and .mkv; {_deep(source, run)}"
 
 
