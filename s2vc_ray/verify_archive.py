@@ -15,7 +15,7 @@ from s2vc_ray.lanes import LoadedCodec
 from s2vc_ray.provenance import DECODING, FIXITY, MEASUREMENT
 from s2vc_ray.storage import Storage
 from s2vc_ray.verify_decode import Batches, PixelCheck, Row, SymbolCheck
-from s2vc_ray.verify_reference import Word, find_reference, rows_of
+from s2vc_ray.verify_reference import PLACES, Word, find_reference, rows_of
 from s2vc_ray.verify_report import DEPTHS, Check, Verdict
 from s2vc_ray.verify_structure import Structure, examine, glance, some_of
 
@@ -83,7 +83,7 @@ class ArchiveVerifier:
         if self._options.quick:
             with open_archive() as stream:
                 structure = glance(stream)
-            differences = _differences(structure, rows_of(self._storage, word))
+            differences = _differences(structure, rows_of(self._storage, word, PLACES))
             return self._with_frame_list(_structural(structure, word, differences, alone=alone), word)
         deeper, why_not = None, ""
         with open_archive() as stream:
@@ -162,8 +162,7 @@ def _differences(found: Structure, rows: Mapping[int, Row]) -> list[str]:
     if found.index is None or not rows:
         return []
     held = {one.index: (one.payload_offset, one.payload_bytes, one.frames) for one in found.index.gops}
-    names = ("payload_offset", "payload_bytes", "frames_encoded")
-    said = {index: tuple(row[name] for name in names) for index, row in rows.items()}
+    said = {index: tuple(row[name] for name in PLACES) for index, row in rows.items()}
     return list(
         some_of(
             [

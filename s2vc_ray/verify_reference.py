@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from s2vc_ray.archive import ArchiveHeader
+from s2vc_ray.config import METRICS
 from s2vc_ray.errors import ObjectMissing, SourceError
 from s2vc_ray.fixity import fixity
 from s2vc_ray.framemd5 import read_frame_list
-from s2vc_ray.manifest import ManifestRow, part_key, read_columns
+from s2vc_ray.manifest import part_key, read_columns
 from s2vc_ray.plan import read_fixity
 from s2vc_ray.probe import probe
 from s2vc_ray.sources import open_media
@@ -21,7 +22,16 @@ from s2vc_ray.survey import ARCHIVE_SUFFIX, FRAME_LIST_SUFFIX
 from s2vc_ray.values import FrameDigest
 from s2vc_ray.verify_decode import Reference, Row
 
-_COLUMNS = tuple(name for name in ManifestRow.__annotations__ if name != "job")
+PLACES = ("payload_offset", "payload_bytes", "frames_encoded")
+"""Columns that an archive's index answers for."""
+_MEASURED = (
+    "source_uri",
+    "source_name",
+    "frames_encoded",
+    "metric_policy",
+    "metric_frames",
+    *(f"{name}_{kind}" for name in METRICS for kind in ("mean", "worst")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +52,12 @@ class Word:
         return self.key.removesuffix(ARCHIVE_SUFFIX) + FRAME_LIST_SUFFIX
 
 
-def rows_of(storage: Storage | None, word: Word) -> dict[int, Row]:
-    """The manifest's rows of an archive, by GOP; none when nobody described it."""
+def rows_of(storage: Storage | None, word: Word, columns: Sequence[str]) -> dict[int, Row]:
+    """Columns of the manifest's rows of an archive, by GOP; none when nobody described it."""
     if storage is None or word.job is None or word.video is None:
         return {}
-    table = read_columns(storage.read(part_key(word.job, word.video)), _COLUMNS)
+    data = storage.read(part_key(word.job, word.video))
+    table = read_columns(data, ["video_id", "gop_index", *columns])
     return {row["gop_index"]: row for row in table.to_pylist() if row["video_id"] == word.video}
 
 
@@ -57,7 +68,7 @@ def find_reference(header: ArchiveHeader, word: Word, storage: Storage | None, r
         SourceError: what is there is not the source or cannot be read, or nothing was measured before.
         ObjectMissing: it cannot be found.
     """
-    rows = rows_of(storage, word)
+    rows = rows_of(storage, word, _MEASURED)
     if storage is None or not rows:
         raise SourceError("no manifest row says what was measured")
     if not any(row["metric_frames"] for row in rows.values()):
