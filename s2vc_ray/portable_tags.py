@@ -71,3 +71,8 @@ def free_form(head: PassHead) -> bool:
     """Whether MP4 must name tags freely to keep them all, which its form for cover art excludes."""
     covers = any(stream.kind == "video" for stream in head.streams)
     return not covers and any(key.lower() not in _IN_ITUNES_FORM for key in container_tags(head, "mp4"))
+
+
+def printable(text: str) -> str:
+    """``text`` of a source for a person's terminal: what is not UTF-8, or would steer the terminal, is replaced."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

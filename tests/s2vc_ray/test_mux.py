@@ -236,6 +236,15 @@ def test_what_a_container_does_not_keep_is_told(tmp_path: Path) -> None:
     }
 
 
+def test_names_and_tags_of_a_source_are_shown_safely(tmp_path: Path) -> None:
+    font = ({"filename": "\x1b[2Jcaf\udce9.ttf", "mimetype": "font/ttf"}, b"x")
+    chapters = [{"start": 0, "end": 500, "metadata": {"title": "One", "A\udce9": "x"}}]
+    source = assemble(tmp_path / "s.mkv", [], files=[font], chapters=chapters)
+    report = round_trip(source, tmp_path / "out.mp4")
+    assert report.omitted[0].codec == "\ufffd[2Jcaf\ufffd.ttf"
+    assert report.notes == ("chapter 0 did not keep the tags A\ufffd",)
+
+
 def test_a_cut_passthrough_gives_what_is_whole(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "source.mp4", audio="aac")
     data = extract(clip).to_bytes()
