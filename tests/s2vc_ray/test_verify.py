@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from s2vc_model.bitstream import EncodedGop
 from s2vc_model.errors import SymbolMismatch
 from s2vc_ray.archive import ArchiveReader, GopRecord, write_archive
 from s2vc_ray.bag import write_bag
@@ -24,6 +25,7 @@ from s2vc_ray.provenance import read_events
 from s2vc_ray.survey import BAG
 from s2vc_ray.verify import is_chosen, verify
 from s2vc_ray.verify_archive import VerifyOptions
+from s2vc_ray.verify_decode import TOLERANCES
 from s2vc_ray.verify_report import OUTCOMES, Verdict, VerifyReport
 from s2vc_ray.verify_structure import Structure, examine
 from tests import media
@@ -432,3 +434,31 @@ def test_structure_of_what_is_no_archive() -> None:
     assert isinstance(found, Structure)
     assert (found.header, found.size) == (None, 8)
     assert "magic" in found.faults[0]
+
+
+def test_the_real_codec_proves_its_own_archives(tmp_path: Path) -> None:
+    """Measured again on the device that coded them, figures are the manifest's to the last digit."""
+    clip = media.make_clip(tmp_path / "a.mp4", frames=5)
+    config = replace(CONFIG, model="small", device="cpu", gop=3)
+    compress([str(clip)], str(tmp_path / "out"), config)
+    out = str(tmp_path / "out")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(TOLERANCES, "psnr", 1e-9)
+        (report,) = verify([out], VerifyOptions("pixels", device="cpu"))
+    assert (report.counts, report.gops, report.frames) == ({"ok": 1}, 2, 5)
+    (report,) = verify([out], VerifyOptions("symbols", device="cpu"))
+    assert report.clean
+    path = tmp_path / "out" / "a.mp4.s2vc"
+    rewrite(path, lambda gops: [gops[0], replace(gops[1], payload=_wrong_symbols(gops[1].payload))])
+    (report,) = verify([str(path)], VerifyOptions())
+    assert report.clean, "every CRC holds"
+    (report,) = verify([str(path)], VerifyOptions("symbols", device="cpu"))
+    assert problem(report, "symbols").faults[0].startswith("GOP 1: ")
+
+
+def _wrong_symbols(payload: bytes) -> bytes:
+    """The payload with another byte in its first stream."""
+    gop = EncodedGop.from_payload(payload)
+    intra = bytearray(gop.intra)
+    intra[len(intra) // 2] ^= 0x10
+    return replace(gop, intra=bytes(intra)).to_payload()
