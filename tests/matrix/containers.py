@@ -14,6 +14,8 @@ from tests.matrix.case import Case, NotInstalled, Run
 from tests.matrix.facts import shown
 from tests.media import make_clip, open_gop_h264, open_gop_h265, pictures, truncate
 
+_AV1 = {"preset": "12", "svtav1-params": "lp=1"}
+
 
 def _clip(name: str, **options: Any) -> Callable[[Path], Path]:
     return lambda folder: make_clip(folder / name, **options)
@@ -190,7 +192,7 @@ CASES = (
     Case(
         "AV1, mkv",
         "all frames",
-        _clip("clip.mkv", codec="libsvtav1", options={"preset": "12", "svtav1-params": "lp=1"}),
+        _clip("clip.mkv", codec="libsvtav1", options=_AV1),
         _all,
     ),
     Case("MPEG-4 ASP, avi, B-frames", "all frames", _clip("clip.avi", codec="mpeg4", b_frames=2), _counted),
@@ -201,6 +203,22 @@ CASES = (
     Case(
         "DV (PAL), raw", "all frames", _clip("clip.dv", codec="dvvideo", size=(720, 576), frames=6), _counted
     ),
+    Case(
+        "MPEG-2, MXF",
+        "all frames",
+        _clip("clip.mxf", codec="mpeg2video", b_frames=2, frames=48, gop=12, size=(352, 288)),
+        _all,
+    ),
+    Case("H.264, MXF", "all frames", _clip("clip.mxf", size=(352, 288), frames=30, b_frames=2), _all),
+    Case("H.263, 3gp", "all frames", _clip("clip.3gp", codec="h263", size=(176, 144)), _all),
+    Case("HuffYUV, avi", "all frames", _clip("clip.avi", codec="huffyuv", pix_fmt="yuv422p"), _counted),
+    Case("Ut Video, avi", "all frames", _clip("clip.avi", codec="utvideo", pix_fmt="gbrp"), _counted),
+    Case("raw HEVC, open GOPs", "all frames", lambda folder: open_gop_h265(folder / "a.hevc"), _counted),
+    Case("raw MPEG-2", "all frames", _clip("clip.m2v", codec="mpeg2video", b_frames=2, frames=40), _counted),
+    Case("raw Motion JPEG", "all frames", _clip("clip.mjpeg", codec="mjpeg", pix_fmt="yuvj420p"), _counted),
+    Case("NUT", "all frames", _clip("clip.nut", codec="mpeg4", b_frames=2), _all),
+    Case("IVF, VP9", "all frames", _clip("clip.ivf", codec="libvpx-vp9"), _all),
+    Case("raw AV1 (OBU)", "all frames", _clip("clip.obu", codec="libsvtav1", options=_AV1), _counted),
     Case("FFV1, mkv", "all frames", _clip("clip.mkv", codec="ffv1"), _all),
     Case("ProRes 422, mov", "all frames", _clip("clip.mov", codec="prores_ks", pix_fmt="yuv422p10le"), _all),
     Case(

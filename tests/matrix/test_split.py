@@ -19,7 +19,7 @@ from tests.matrix.cases import CASES
 GOP = 7
 """Divides nothing that the sources are made of."""
 
-TIMELESS = ("avi", "h264", "dv")
+TIMELESS = ("avi", "h264", "hevc", "mpegvideo", "mjpeg", "dv")
 """Formats whose frames are named by count."""
 
 Frames = list[tuple[int | None, str]]
