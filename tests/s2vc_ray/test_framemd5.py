@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from s2vc_ray.frame_digests import FrameHasher
 from s2vc_ray.framemd5 import FrameListWriter, read_frame_list
 from s2vc_ray.frames import decode_gop
 from s2vc_ray.probe import probe
@@ -20,20 +21,30 @@ AS_IT_IS = ("-noautorotate", "-copyts", "-i")
 TIMES_KEPT = ("-fps_mode", "passthrough", "-enc_time_base", "demux")
 
 
-def ours(clip: Path) -> list[str]:
-    """The list that a job makes of a clip, GOP by GOP, without comments."""
+def whole(clip: Path) -> bytes:
+    """The list that a job makes of a clip, GOP by GOP."""
     info, out = probe(str(clip)), io.BytesIO()
     writer = FrameListWriter(out, info, "0" * 64)
     for spec in split(info, source_uri=str(clip), video_id="v", gop=7):
         gop = decode_gop(str(clip), spec)
         writer.add(gop.pts, gop.digests)
-    return lines(out.getvalue())
+    return out.getvalue()
+
+
+def ours(clip: Path) -> list[str]:
+    """The same without comments."""
+    return lines(whole(clip))
 
 
 def ffmpeg(*arguments: str) -> list[str]:
+    """What FFmpeg prints, without comments."""
+    return lines(ffmpeg_whole(*arguments))
+
+
+def ffmpeg_whole(*arguments: str) -> bytes:
     program = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
     command = [program, "-v", "error", *arguments, "-f", "framemd5", "-"]
-    return lines(subprocess.run(command, check=True, capture_output=True).stdout)
+    return subprocess.run(command, check=True, capture_output=True).stdout
 
 
 def lines(data: bytes) -> list[str]:
@@ -59,6 +70,33 @@ def lines(data: bytes) -> list[str]:
 def test_constant_rate_is_what_ffmpeg_prints(tmp_path: Path, name: str, options: dict[str, object]) -> None:
     clip = media.make_clip(tmp_path / name, frames=16, **options)  # type: ignore[arg-type]
     assert ours(clip) == ffmpeg("-i", str(clip), "-map", "0:v:0")
+
+
+@pytest.mark.parametrize("rate", ["constant", "variable"])
+def test_the_head_is_ffmpegs(tmp_path: Path, rate: str) -> None:
+    """But for its version, the source's digest, and a sample aspect that nobody stated."""
+    times = None if rate == "constant" else [0, 33, 67, 100, 150, 400]
+    base = Fraction(1, 25) if times is None else Fraction(1, 1000)
+    clip = media.make_clip(tmp_path / "a.mkv", frames=6, pts=times, time_base=base)
+    before, after = (AS_IT_IS, TIMES_KEPT) if times else (("-i",), ())
+    theirs = ffmpeg_whole(*before, str(clip), "-map", "0:v:0", *after)
+
+    def head(data: bytes) -> list[str]:
+        other = ("#software", "#source_sha256", "#sar")
+        return [
+            one for one in data.decode().splitlines() if one.startswith("#") and not one.startswith(other)
+        ]
+
+    assert head(whole(clip)) == head(theirs)
+
+
+def test_a_frame_is_left_as_it_was(tmp_path: Path) -> None:
+    _, frames = media.all_frames(media.make_clip(tmp_path / "a.mp4", frames=3))
+    hasher = FrameHasher()
+    for frame in frames:
+        before = (frame.pts, frame.time_base)
+        hasher(frame)
+        assert (frame.pts, frame.time_base) == before
 
 
 def test_open_gops_are_listed_as_decoded_from_the_start(tmp_path: Path) -> None:
