@@ -35,7 +35,9 @@ _IN_ITUNES_FORM = frozenset(
 
 def container_tags(head: PassHead, container: str) -> dict[str, str]:
     """The container's tags to write into a ``container`` (FFmpeg's name)."""
-    tags = {key: text for key, text in head.metadata.items() if key.lower() not in _OF_THE_FILE}
+    tags = {
+        key: text for key, text in head.metadata.items() if key.lower().partition("-")[0] not in _OF_THE_FILE
+    }
     return tags if container == "matroska" else _without_languages(tags)
 
 

@@ -62,6 +62,7 @@ class _Compared:
     found: int = 0
     other_bytes: int = 0
     other_durations: int = 0
+    end_marks: int = 0
     flags: int = 0
     side: set[str] = field(default_factory=set)
     rounding: Fraction = Fraction(0)
@@ -76,6 +77,8 @@ class _Compared:
             self.rounding = max(self.rounding, abs(want.time - got.time))
 
     def notes(self, source: int) -> Iterator[str]:
+        if self.end_marks:
+            yield f"stream {source}: an empty packet more ends the subtitles"
         if self.given != self.found:
             yield f"stream {source}: {self.given} packets were given, the file shows {self.found}"
             return
@@ -157,11 +160,14 @@ def _compared(file: InputContainer, remux: Remux, matched: dict[int, Stream]) ->
 
     for packet in read_packets(file, list(matched.values())) if matched else ():
         number = numbers[packet.stream_index]
-        results[number].found += 1
-        want = wanted(number)
+        want, got = wanted(number), _Sum.of(copy_packet(packet, number), packet.time_base)
         if want is not None:
-            got = _Sum.of(copy_packet(packet, number), packet.time_base)
+            results[number].found += 1
             results[number].add(want, got, packet.time_base + head.streams[number].time_base)
+        elif head.streams[number].codec == "mov_text" and got.duration == 0:
+            results[number].end_marks += 1
+        else:
+            results[number].found += 1
     return results
 
 

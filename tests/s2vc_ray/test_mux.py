@@ -215,6 +215,17 @@ def test_streams_keep_the_source_s_order(tmp_path: Path) -> None:
         assert times(tmp_path / f"out{suffix}") == times(source)
 
 
+def test_an_end_mark_of_subtitles_is_told(tmp_path: Path) -> None:
+    """FFmpeg's MP4 muxer clears the screen after the last line, whether or not the source did."""
+    source = assemble(
+        tmp_path / "s.mp4", [Track(codec="mov_text", packets=[(0, 301, b"\0\1x")], clock=1_000_000)]
+    )
+    given = [packet for packet in extract(source).packets() if packet.data != b"\0\0"]
+    carried = write_passthrough(extract(source).head, given)
+    report = write_video(tmp_path / "o.mp4", frames_of(source), VideoHeader.from_info(probe(source)), carried)
+    assert report.notes == ("stream 1: an empty packet more ends the subtitles",)
+
+
 def test_what_a_container_does_not_keep_is_told(tmp_path: Path) -> None:
     tracks = [
         Track(
