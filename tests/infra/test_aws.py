@@ -16,6 +16,7 @@ from botocore.client import BaseClient
 from moto import mock_aws
 
 import s2vc_ray
+from s2vc_ray.bag import write_bag
 from s2vc_ray.compress import compress
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.decompress import decompress
@@ -25,6 +26,8 @@ from s2vc_ray.staging import STAGING
 from s2vc_ray.status import status
 from s2vc_ray.storage import open_storage
 from s2vc_ray.storage_s3 import S3Storage
+from s2vc_ray.verify import verify
+from s2vc_ray.verify_archive import VerifyOptions
 from tests import media
 from tests.destinations import sweep
 from tests.fakes import load_fake
@@ -97,6 +100,11 @@ def test_a_job_and_what_follows_it_need_nothing_more(requests: list[Request], tm
     storage.put(f"{STAGING}/{16 * '0'}/{16 * '0'}-{16 * '0'}-{8 * '0'}/000000.gop", b"left over")
     assert collect(storage, older_than=-60).objects == 1
     assert status(storage, older_than=60).clean
+    assert write_bag(storage).entries == 2
+    for options in (VerifyOptions(quick=True), VerifyOptions("pixels", model="fake", limit=0)):
+        (found,) = verify(["s3://access/out"], options, load_codec=load_fake)
+        assert found.events is not None
+        assert set(found.counts) == ({"ok"} if options.quick else {"not measured"})
     made = {found.operation for found in requests}
     assert made >= {"ListObjectsV2", "ListMultipartUploads", "GetObject", "PutObject"}
     assert made & {"DeleteObject", "DeleteObjects"}
@@ -128,6 +136,13 @@ def test_the_source_names_no_operation_that_the_evaluator_does_not_know() -> Non
     )
     names = {"".join(part.title() for part in name.split("_")) for name in called - {"get_paginator"}}
     assert names == set(PERMISSIONS)
+
+
+def test_only_the_list_of_digests_may_be_replaced() -> None:
+    for operation in ("PutObject", "CompleteMultipartUpload"):
+        assert s3_policy().allows(Request(operation, "access", "out/manifest-sha256.txt"))
+        assert not s3_policy().allows(Request(operation, "access", "out/in/manifest-sha256.txt"))
+        assert not s3_policy().allows(Request(operation, "access", "out/a.mp4.framemd5"))
 
 
 FORBIDDEN = [
