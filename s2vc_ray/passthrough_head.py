@@ -179,7 +179,12 @@ def _value(kind: type, item: dict[str, Any]) -> Any:
 
 
 def _values(kind: type) -> Callable[[Any], Any]:
-    return lambda items: tuple(_value(kind, item) for item in items)
+    def read(items: Any) -> tuple[Any, ...]:
+        if not isinstance(items, list):
+            raise TypeError(f"expected a list, found {type(items).__name__}")
+        return tuple(_value(kind, item) for item in items)
+
+    return read
 
 
 def _natural(value: Any) -> int:
