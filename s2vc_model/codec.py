@@ -9,6 +9,7 @@ and a GOP's bytes then depend neither on the number of cores nor on its neighbou
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ from s2vc_model.entropy import Checksum, Coder, StreamReader, StreamWriter
 from s2vc_model.errors import ModelError, SymbolMismatch
 from s2vc_model.heap import give_back
 from s2vc_model.latents import Block, DecodedLatents, decode_frame, encode_frame
+from s2vc_model.memory import free_bytes, gops_that_fit
 from s2vc_model.motion import block_motion, luma
 from s2vc_model.prior import Prior
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
@@ -63,6 +65,17 @@ class S2vcCodec:
         self.lockstep = device.type != "cpu" if lockstep is None else lockstep
         self.parallel = _LOCKSTEP if self.lockstep else _cores()
         self._lanes = ThreadPoolExecutor(_cores(), "s2vc-lane", torch.set_num_threads, (1,))
+
+    def fitting(self, stage: str, height: int, width: int) -> int:
+        """How many GOPs of a frame size one call has memory for now; ``stage`` is ``encode`` or ``decode``.
+
+        Side by side on a CPU there are never more than cores under way, and a call takes any number.
+        """
+        if not self.lockstep:
+            return sys.maxsize
+        pixels, itemsize = _padded(height) * _padded(width), 2 if self._half else 4
+        free = free_bytes(self.device)
+        return gops_that_fit(self._net.config.generator, stage, pixels, free, itemsize)
 
     def encode_gops(self, gops: Sequence[Frames], q: int) -> list[EncodedGop]:
         """Code GOPs of one frame size.

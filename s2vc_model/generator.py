@@ -59,7 +59,7 @@ def one_step_alphas(timestep: int) -> tuple[float, float]:
     The schedule of diffusers' ``DDPMScheduler`` (``scaled_linear``, 0.00085 to 0.012). Importing it would cost every
     worker and command 195 MB and half of its start, so a test compares the two instead.
     """
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float32) ** 2
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float32, device="cpu") ** 2
     signal = float(torch.cumprod(1 - betas, 0)[timestep])
     return signal**0.5, (1 - signal) ** 0.5
 

@@ -2,13 +2,11 @@
 
 At 1080p every one of 32,400 positions would look at all of them; at 4K the scores alone would fill 33 GB. Here a block
 of positions looks at a window of ``WINDOW`` x ``WINDOW`` around it, 512 x 512 pixels, the size Stable Diffusion's
-VAE was trained at. The window is kept inside the picture, so pictures up to that size see all of themselves, as ever, and so do
-all crops that we train on: what is trained is what decodes.
+VAE was trained at. The window is kept inside the picture, so pictures up to that size see all of themselves, as ever,
+and so do all crops that we train on: what is trained is what decodes.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
@@ -32,7 +30,14 @@ def spans(length: int, window: int = WINDOW, block: int = BLOCK) -> list[tuple[s
 class WindowAttention:
     """A diffusers attention processor for self-attention over pictures (B, C, H, W) with one head."""
 
-    def __call__(self, attn: Attention, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: None = None,
+        attention_mask: None = None,
+        temb: None = None,
+    ) -> Tensor:
         """See the module; as diffusers' own processor, adds its input at the end."""
         b, c, h, w = hidden_states.shape
         rows = hidden_states.flatten(2)

@@ -49,6 +49,10 @@ class LoadedCodec(GopCodec, Protocol):
         """Where it runs; its ``str`` is recorded."""
         ...
 
+    def fitting(self, stage: str, height: int, width: int) -> int:
+        """How many GOPs of a frame size one call has memory for; ``stage`` is ``encode`` or ``decode``."""
+        ...
+
 
 CodecLoader = Callable[[str, str], LoadedCodec]
 """(model, device) to a codec; `load_s2vc` is the real one."""
@@ -149,7 +153,8 @@ class Lanes:
         def encode(part: Sequence[Frames]) -> list[bytes]:
             return [gop.to_payload() for gop in codec.encode_gops(part, self._config.quality)]
 
-        return self._lockstep.run(_stage("encode", gops), gops, encode, alone=self._measuring)
+        stage = _stage("encode", gops)
+        return self._lockstep.run(stage, gops, encode, alone=self._measuring, most=codec.fitting(*stage))
 
     def _check(
         self, codec: LoadedCodec, shown: Sequence[Frames], payloads: Sequence[bytes], encode_seconds: float
@@ -163,8 +168,9 @@ class Lanes:
             return [CodedGop(a, b, encode_seconds, 0.0, ()) for a, b in zip(payloads, parsed, strict=True)]
         with self._meter.coding("measure"):
             begun = time.perf_counter()
+            stage = _stage("decode", shown)
             decoded = self._lockstep.run(
-                _stage("decode", shown), parsed, lambda part: self._decode(codec, part)
+                stage, parsed, lambda part: self._decode(codec, part), most=codec.fitting(*stage)
             )
             seconds = (time.perf_counter() - begun) / len(parsed)
             metrics = [self._measure(a, b, codec) for a, b in zip(shown, decoded, strict=True)]

@@ -40,19 +40,22 @@ class Lockstep:
         items: Sequence[_In],
         function: Callable[[Sequence[_In]], list[_Out]],
         alone: AbstractContextManager[object] | None = None,
+        most: int | None = None,
     ) -> list[_Out]:
         """``function`` of ``items``, in as many parts as memory needs; one result for each item, in order.
 
         Args:
             key: what is done, frame height and width.
+            most: as many as memory should bear, as reckoned beforehand; None: all.
             alone: entered before a single item is tried once more: nobody else uses the device inside.
 
         Raises:
             Exception: what ``function`` raises, memory errors only for a single item.
         """
         done: list[_Out] = []
+        most = min(most or len(items), len(items))
         while len(done) < len(items):
-            part = items[len(done) : len(done) + self._fits.get(key, len(items))]
+            part = items[len(done) : len(done) + min(most, self._fits.get(key, most))]
             found = _attempt(function, part)
             if found is None:
                 self._shrink(key, len(part) // 2 or 1)

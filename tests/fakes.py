@@ -5,14 +5,15 @@ loader. The model's name says how it misbehaves: ``fake``; ``fake:fail=7`` refus
 ``fake:die=7:PATH`` kills its process on a GOP of 7 frames unless PATH exists, which it creates first;
 ``fake:crash=7`` always kills its process on them; ``fake:wait=7:PATH`` waits until PATH exists;
 ``fake:hang=7:PATH`` never comes back unless PATH exists, which it creates first; ``fake:cuda=7:PATH`` loses its device
-for good in the same way; ``fake:room=2`` has memory for two GOPs at once; several are joined by ``+``. ``fake:other``
-has other weights.
+for good in the same way; ``fake:room=2`` has memory for two GOPs at once, ``fake:fits=2`` says so;
+several are joined by ``+``. ``fake:other`` has other weights.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -49,14 +50,20 @@ class FakeCodec:
         self.calls: list[int] = []
         self._lost = False
         self._room = 0
+        self._fits = sys.maxsize
         self._misbehaves: dict[int, tuple[str, str]] = {}
         for behaviour in behaviours.split("+"):
             kind, _, argument = behaviour.partition("=")
             frames, _, marker = argument.partition(":")
             if kind == "room":
                 self._room = int(frames)
+            elif kind == "fits":
+                self._fits = int(frames)
             else:
                 self._misbehaves[int(frames or -1)] = (kind, marker)
+
+    def fitting(self, stage: str, height: int, width: int) -> int:
+        return self._fits
 
     def encode_gops(self, gops: Sequence[Frames], q: int) -> list[EncodedGop]:
         self.calls.append(len(gops))

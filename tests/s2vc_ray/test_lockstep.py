@@ -73,3 +73,16 @@ def test_other_errors_pass() -> None:
     with pytest.raises(ValueError, match="no"):
         lockstep.run(KEY, [1, 2], refuse)
     assert not lockstep.tight
+
+
+def test_takes_no_more_than_is_reckoned_to_fit() -> None:
+    lockstep, device = Lockstep(), Device(9)
+    assert lockstep.run(KEY, range(8), device, most=3) == [10 * at for at in range(8)]
+    assert device.calls == [3, 3, 2]
+    assert not lockstep.tight
+
+
+def test_what_was_learnt_counts_where_less_fits_than_was_reckoned() -> None:
+    lockstep, device = Lockstep(), Device(2)
+    lockstep.run(KEY, range(8), device, most=4)
+    assert device.calls == [4, 2, 2, 2, 2]

@@ -106,6 +106,14 @@ def test_a_batch_that_does_not_fit_into_memory_is_cut_in_half(
     assert codec.calls[4:] == [1, 1, 1]
 
 
+def test_a_batch_begins_with_as_many_as_the_codec_says(tmp_path: Path, tasks: tuple[GopTask, ...]) -> None:
+    codec = FakeCodec("fake:room=2+fits=2", "cuda")
+    one = worker(tmp_path, load=lambda model, device: codec)
+    whole = worker(tmp_path / "roomy").encode(GopBatch(tasks))
+    assert _bytes(one.encode(GopBatch(tasks))) == _bytes(whole)
+    assert codec.calls == [2, 1]
+
+
 def test_a_gop_that_fits_into_no_memory_fails(tmp_path: Path, tasks: tuple[GopTask, ...]) -> None:
     codec = FakeCodec("fake", "cuda")
     codec.encode_gops = _raising(RuntimeError("CUDA error: out of memory"))  # type: ignore[method-assign]
