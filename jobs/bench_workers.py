@@ -92,6 +92,9 @@ class SleepingCodec:
         """Not to be had back."""
         raise NotImplementedError
 
+    def check_symbols(self, gops: Sequence[EncodedGop]) -> None:
+        """There are none."""
+
 
 class AllUp(RayExecutor):
     """Lets a job begin when all its workers are there: coming up is not what is measured."""

@@ -14,7 +14,7 @@ from s2vc_ray.fixity import fixity
 from s2vc_ray.lanes import LoadedCodec
 from s2vc_ray.provenance import DECODING, FIXITY, MEASUREMENT
 from s2vc_ray.storage import Storage
-from s2vc_ray.verify_decode import Batches, PixelCheck, Row, SymbolCheck
+from s2vc_ray.verify_decode import PixelCheck, Row, SymbolCheck
 from s2vc_ray.verify_reference import PLACES, Word, find_reference, rows_of
 from s2vc_ray.verify_report import DEPTHS, Check, Verdict
 from s2vc_ray.verify_structure import Structure, examine, glance, some_of
@@ -100,7 +100,9 @@ class ArchiveVerifier:
             return _worse(verdict, "other model", [why_not], _failed(DECODING, why_not))
         return verdict
 
-    def _deeper(self, header: ArchiveHeader, word: Word, codec: LoadedCodec) -> tuple[Batches | None, str]:
+    def _deeper(
+        self, header: ArchiveHeader, word: Word, codec: LoadedCodec
+    ) -> tuple[SymbolCheck | None, str]:
         """How the archive's GOPs are looked at, and why not, or why their pictures are not measured."""
         try:
             check_weights(header, codec, word.key)
@@ -174,7 +176,7 @@ def _differences(found: Structure, rows: Mapping[int, Row]) -> list[str]:
     )
 
 
-def _with_decoding(verdict: Verdict, deeper: Batches, why_not: str) -> Verdict:
+def _with_decoding(verdict: Verdict, deeper: SymbolCheck, why_not: str) -> Verdict:
     """The verdict, with what decoding and measuring have shown."""
     verdict = replace(verdict, gops=deeper.gops, frames=deeper.frames)
     if deeper.faults:

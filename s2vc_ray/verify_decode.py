@@ -6,10 +6,10 @@ torch only through the codec and the metrics.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from s2vc_model.bitstream import EncodedGop
 from s2vc_model.errors import ModelError
@@ -19,6 +19,7 @@ from s2vc_ray.config import METRICS, MetricPolicy
 from s2vc_ray.errors import ArchiveError, SourceError
 from s2vc_ray.frames import decode_gop
 from s2vc_ray.lanes import LoadedCodec
+from s2vc_ray.lockstep import Lockstep
 from s2vc_ray.sources import open_media
 from s2vc_ray.values import FrameDigest, GopSpec
 
@@ -32,10 +33,11 @@ other devices stay above 45 dB of each other."""
 
 Row = Mapping[str, Any]
 _Waiting = tuple[GopRecord, EncodedGop]
+_Out = TypeVar("_Out")
 
 
-class Batches:
-    """Looks at the GOPs of one archive, as many together as the codec likes.
+class SymbolCheck:
+    """Entropy-decodes every GOP of one archive, as many together as the codec likes, and checks every symbol checksum.
 
     ``faults`` says which GOPs do not decode to what was coded; it is complete after `finish`.
     """
@@ -45,6 +47,7 @@ class Batches:
         self.gops = self.frames = 0
         self._header = header
         self._codec = codec
+        self._lockstep = Lockstep()
         self._waiting: list[_Waiting] = []
 
     def add(self, record: GopRecord) -> None:
@@ -75,14 +78,17 @@ class Batches:
         self.frames += sum(record.frames for record, _ in batch)
 
     def _look(self, batch: Sequence[_Waiting]) -> None:
-        raise NotImplementedError
+        self._in_memory("symbols", batch, self._check)
 
-
-class SymbolCheck(Batches):
-    """Entropy-decodes every GOP and checks every symbol checksum."""
-
-    def _look(self, batch: Sequence[_Waiting]) -> None:
+    def _check(self, batch: Sequence[_Waiting]) -> list[None]:
         self._codec.check_symbols([gop for _, gop in batch])
+        return [None] * len(batch)
+
+    def _in_memory(
+        self, stage: str, batch: Sequence[_Waiting], work: Callable[[Sequence[_Waiting]], list[_Out]]
+    ) -> list[_Out]:
+        """``work`` of a batch, in as many parts as memory needs."""
+        return self._lockstep.run((stage, self._header.height, self._header.width), batch, work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,7 @@ class Reference:
     listed: Mapping[int, tuple[FrameDigest, ...]]
 
 
-class PixelCheck(Batches):
+class PixelCheck(SymbolCheck):
     """Decodes every GOP and, where there is a ``reference``, measures the frames that were measured before.
 
     ``measured`` counts the GOPs whose figures were compared; ``differences`` says what is other than it was.
@@ -111,16 +117,20 @@ class PixelCheck(Batches):
         self._reference = reference
 
     def _look(self, batch: Sequence[_Waiting]) -> None:
+        decoded = self._in_memory("decode", batch, self._decode)
+        if self._reference is not None:
+            for (record, _), frames in zip(batch, decoded, strict=True):
+                self.differences.extend(self._compared(self._reference, record, frames))
+
+    def _decode(self, batch: Sequence[_Waiting]) -> list[list[npt.NDArray[np.uint8]]]:
+        """Decode all frames, which checks every symbol, and keep those to measure."""
         chosen = [self._chosen(record) for record, _ in batch]
         kept: list[list[npt.NDArray[np.uint8]]] = [[] for _ in batch]
         for at, pictures in enumerate(self._codec.iter_decode([gop for _, gop in batch])):
             for number, picture in pictures.items():
                 if at in chosen[number]:
                     kept[number].append(picture)
-        if self._reference is None:
-            return
-        for (record, _), indices, frames in zip(batch, chosen, kept, strict=True):
-            self.differences.extend(self._compared(self._reference, record, indices, frames))
+        return kept
 
     def _chosen(self, record: GopRecord) -> list[int]:
         """Which frames of a GOP were measured when it was coded."""
@@ -135,7 +145,6 @@ class PixelCheck(Batches):
         self,
         reference: Reference,
         record: GopRecord,
-        indices: list[int],
         frames: list[npt.NDArray[np.uint8]],
     ) -> Iterator[str]:
         """What is other than it was, of one GOP."""
@@ -157,8 +166,8 @@ class PixelCheck(Batches):
         odd = [at for at, (now, then) in enumerate(pairs) if now != then]
         if odd:
             yield f"{where}: frame {odd[0]} of the source decodes to other pixels than when it was compressed"
-        if indices:
-            yield from self._figures(row, where, source.frames[indices], frames)
+        if frames:
+            yield from self._figures(row, where, source.frames[self._chosen(record)], frames)
             self.measured += 1
 
     def _figures(

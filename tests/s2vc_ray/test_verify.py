@@ -29,7 +29,7 @@ from s2vc_ray.verify_decode import TOLERANCES
 from s2vc_ray.verify_report import OUTCOMES, Verdict, VerifyReport
 from s2vc_ray.verify_structure import Structure, examine
 from tests import media
-from tests.fakes import FakeCodec, load_fake
+from tests.fakes import FakeCodec, OutOfMemoryError, load_fake
 
 CONFIG = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("sample:2", ("psnr",)))
 DEEP = ("structure", "symbols", "pixels")
@@ -266,6 +266,30 @@ def test_symbols_that_differ_are_told_by_their_gop(out: Path, depth: str) -> Non
     assert report.counts == {"symbols": 3}
     assert report.problems[0].faults == ("GOP 2: symbols of frame 3 do not match their checksum",)
     assert run(out, codec=Wrong("fake", "cpu")).clean
+
+
+class Small(FakeCodec):
+    """Has memory for one GOP at a time."""
+
+    def check_symbols(self, gops: Any) -> None:
+        self._fit(gops)
+        super().check_symbols(gops)
+
+    def iter_decode(self, gops: Any) -> Any:
+        self._fit(gops)
+        return super().iter_decode(gops)
+
+    def _fit(self, gops: Any) -> None:
+        self.calls.append(len(gops))
+        if len(gops) > 1:
+            raise OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("depth", ["symbols", "pixels"])
+def test_memory_that_runs_out_is_no_fault_of_the_archive(out: Path, depth: str) -> None:
+    codec = Small("fake", "cpu")
+    assert run(out, depth, codec=codec).clean
+    assert codec.calls == [2, 1, 1, 1] * 3
 
 
 def test_symbols_make_no_picture(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
