@@ -22,7 +22,6 @@ from s2vc_ray.moments import Moment, clock
 from s2vc_ray.mux import MuxReport, VideoHeader, check_output, write_video
 from s2vc_ray.passthrough import Passthrough
 from s2vc_ray.upright import Turn
-from s2vc_ray.words import size
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +78,7 @@ def decompress(
         model, device, salvage, batch: as `open_archive`.
         start, duration: the stretch to decode: from the picture that is on screen at ``start``, for
             ``duration`` seconds from ``start`` on. Its times are counted from its first picture.
-        passthrough: write audio, subtitles and tags too. They have no index: of an archive of which a stretch
-            is wanted, all their bytes are read.
+        passthrough: write audio, subtitles and tags too.
         encoder, overwrite: as `write_video`.
         watch: told how far it is.
 
@@ -160,8 +158,7 @@ def _carried(
         begin, end = (None if pts is None else pts * unit for pts in (stretch.begin, stretch.end))
         excerpt = Excerpt(begin, end)
         carried = excerpt.take(source)
-        read = size(reader.index.passthrough_bytes)
-        return carried, [*excerpt.notes, f"{read} of carried streams were read to find those of the stretch"]
+        return carried, excerpt.notes
     except CorruptArchive as error:
         if not salvage:
             raise

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from s2vc_ray.passthrough_format import PassPacket, Passthrough, write_passthrough
+from s2vc_ray.passthrough_format import Passthrough, write_passthrough
 from s2vc_ray.passthrough_head import PassChapter, PassHead, PassStream
+from s2vc_ray.passthrough_packets import PassPacket
 
 _TIMECODE = "timecode"
 
@@ -33,7 +34,7 @@ class Excerpt:
     notes: list[str] = field(default_factory=list)
 
     def take(self, source: Passthrough) -> Passthrough:
-        """The part of ``source``, its times counted from ``begin``; reads all of it and holds what is taken.
+        """The part of ``source``, its times counted from ``begin``; reads and holds little more than that.
 
         Raises:
             CorruptArchive: the bytes are damaged.
@@ -51,7 +52,7 @@ class Excerpt:
 
     def _packets(self, source: Passthrough) -> Iterator[PassPacket]:
         inside = [self.begin is None] * len(source.head.streams)
-        for packet in source.packets():
+        for packet in source.packets(self.begin, self.end):
             taken = self._packet(packet, source.head.streams[packet.stream], inside[packet.stream])
             inside[packet.stream] = taken is not None
             if taken is not None:

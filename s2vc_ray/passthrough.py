@@ -18,15 +18,7 @@ from av.container import InputContainer
 from av.packet import Packet, PacketSideData
 from av.stream import AttachmentStream, Discard, Stream
 
-from s2vc_ray.passthrough_format import (
-    CORRUPT,
-    DISCARD,
-    DISPOSABLE,
-    KEY,
-    PacketSpool,
-    PassPacket,
-    Passthrough,
-)
+from s2vc_ray.passthrough_format import PacketSpool, Passthrough
 from s2vc_ray.passthrough_head import (
     TEMPLATE_FORMATS,
     Omitted,
@@ -35,6 +27,7 @@ from s2vc_ray.passthrough_head import (
     PassHead,
     PassStream,
 )
+from s2vc_ray.passthrough_packets import CORRUPT, DISCARD, DISPOSABLE, KEY, PassPacket
 from s2vc_ray.source_io import (
     TAG_ERRORS,
     Source,
@@ -71,7 +64,9 @@ def extract(source: Source, *, uri: str = "") -> Passthrough:
     with open_source(source, uri) as container:
         video = choose_video(container, name)
         carried, omitted = _sort_streams(container, video.index)
-        records, first = PacketSpool(), dict[int, PassPacket]()
+        # Cover art is shown at no time.
+        units = [None if stream.type == "video" else _unit(stream) for stream in carried]
+        records, first = PacketSpool(units), dict[int, PassPacket]()
         for packet in _packets(container, carried):
             first.setdefault(packet.stream, packet)
             records.put(packet)
@@ -162,6 +157,10 @@ def _side_name(item: PacketSideData) -> str:
         return item.data_desc
 
 
+def _unit(stream: Stream) -> Fraction:
+    return stream.time_base or Fraction(1, 1000)
+
+
 def _describe(stream: Stream, first: PassPacket | None) -> PassStream:
     template_format, template = _template(stream, first)
     context = _context(stream)
@@ -171,7 +170,7 @@ def _describe(stream: Stream, first: PassPacket | None) -> PassStream:
         kind=stream.type,
         codec=codec_name(stream),
         tag=_tag(stream),
-        time_base=stream.time_base or Fraction(1, 1000),
+        time_base=_unit(stream),
         extradata=(context.extradata or b"") if context is not None else b"",
         disposition=int(stream.disposition),
         metadata=dict(stream.metadata),

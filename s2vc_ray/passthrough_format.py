@@ -1,4 +1,4 @@
-"""The bytes of what travels beside the pictures (docs/format.md, "Passthrough data"): head, attachments, packets.
+"""The bytes of what travels beside the pictures (docs/format.md, "Passthrough data"): head, attached files, packets.
 
 It knows no media file and no muxer. A reader takes no memory for a length before it knows that so many bytes
 are there.
@@ -12,39 +12,29 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from io import SEEK_END, BytesIO
 from typing import IO
 
 from s2vc_ray.errors import CorruptArchive, SourceError, TruncatedArchive, UnsupportedVersion
-from s2vc_ray.passthrough_head import Omitted, PassAttachment, PassHead, head_from_json, head_to_json
+from s2vc_ray.passthrough_head import (
+    Omitted,
+    PassAttachment,
+    PassHead,
+    PassStream,
+    head_from_json,
+    head_to_json,
+)
+from s2vc_ray.passthrough_packets import PassPacket, RunWriter, Units, read_packets, read_stretch
 
 MAGIC = b"S2PT"
 VERSION = 1
 MAX_HEADER = 1 << 26
-KEY, DISCARD, CORRUPT, DISPOSABLE = 1, 2, 4, 8
 
 _PREFIX = struct.Struct("<4sBII")
-_PACKET = struct.Struct("<IHHqqqB")
-_SIDE = struct.Struct("<BI")
-_END = struct.Struct("<IQ")
-_U32 = struct.Struct("<I")
-_END_MARK = 0xFFFFFFFF
-_NO_TIME = -(1 << 63)
 _CHUNK = 1 << 20
 _IN_MEMORY = 1 << 24
-
-
-@dataclass(frozen=True, slots=True)
-class PassPacket:
-    """One packet, byte-exact. ``stream`` counts ``PassHead.streams``; times are in that stream's units."""
-
-    stream: int
-    flags: int
-    pts: int | None
-    dts: int | None
-    duration: int
-    side: tuple[tuple[str, bytes], ...]
-    data: bytes
+_FOREVER = 1 << 60
 
 
 class Passthrough:
@@ -136,14 +126,23 @@ class Passthrough:
             raise CorruptArchive(f"attachment {wanted.name!r} does not match its checksum")
         return data
 
-    def packets(self) -> Iterator[PassPacket]:
-        """Every packet in the source's order.
+    def packets(self, begin: Fraction | None = None, end: Fraction | None = None) -> Iterator[PassPacket]:
+        """Packets in the source's order.
+
+        Args:
+            begin, end: seconds; all packets of that time come, and some before and after, and only as much is
+                read. Without either, and of a salvaged passthrough, every packet comes.
 
         Raises:
-            CorruptArchive: a record is damaged; ``TruncatedArchive`` when the bytes end early.
+            CorruptArchive: packets are damaged; ``TruncatedArchive`` when the bytes end early.
         """
+        body, units = self._body, [clock_of(stream) for stream in self.head.streams]
         try:
-            yield from _read_packets(self._body, len(self.head.streams))
+            if self._salvage or (begin is None and end is None):
+                yield from read_packets(body.take, body.size, units)
+            else:
+                first, last = (begin or Fraction(-_FOREVER), Fraction(_FOREVER) if end is None else end)
+                yield from read_stretch(body.take, body.size, units, first, last)
         except TruncatedArchive as error:
             if not self._salvage:
                 raise
@@ -151,19 +150,22 @@ class Passthrough:
 
 
 class PacketSpool:
-    """Packet records in the making: ``put`` every packet, then ``close`` with what goes before them.
+    """Packets in the making: ``put`` every packet, then ``close`` with what goes before them.
 
     Beyond 16 MiB they lie in a temporary file that goes with the resulting ``Passthrough``.
+
+    Args:
+        units: see `s2vc_ray.passthrough_packets.Units`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, units: Units) -> None:
         self._file = spool()
-        self._crc = 0
+        self._runs = RunWriter(units)
         self._counts: Counter[int] = Counter()
 
     def put(self, packet: PassPacket) -> None:
         """Add one packet."""
-        self._write(_packet_bytes(packet))
+        self._file.write(self._runs.put(packet))
         self._counts[packet.stream] += 1
 
     def close(self, head: PassHead, attachments: Iterable[bytes] = ()) -> Passthrough:
@@ -176,8 +178,7 @@ class PacketSpool:
         Raises:
             SourceError: the header is larger than a reader would accept.
         """
-        self._write(_END.pack(_END_MARK, self._counts.total()))
-        self._file.write(_U32.pack(self._crc))
+        self._file.write(self._runs.close())
         files, described = spool(), []
         for one, data in zip(head.attachments, attachments, strict=True):
             described.append(replace(one, size=len(data), crc32=zlib.crc32(data)))
@@ -195,19 +196,20 @@ class PacketSpool:
         parts = [_Bytes(file, 0, file.seek(0, SEEK_END)) for file in (front, files, self._file)]
         return Passthrough(head, *parts)
 
-    def _write(self, data: bytes) -> None:
-        self._crc = zlib.crc32(data, self._crc)
-        self._file.write(data)
-
 
 def write_passthrough(
     head: PassHead, packets: Iterable[PassPacket], attachments: Iterable[bytes] = ()
 ) -> Passthrough:
     """Serialise; see ``PacketSpool``."""
-    records = PacketSpool()
+    records = PacketSpool([clock_of(stream) for stream in head.streams])
     for packet in packets:
         records.put(packet)
     return records.close(head, attachments)
+
+
+def clock_of(stream: PassStream) -> Fraction | None:
+    """Seconds per unit of a stream's times; None for cover art, which is shown at no time."""
+    return None if stream.kind == "video" else stream.time_base
 
 
 def spool() -> IO[bytes]:
@@ -252,51 +254,3 @@ def _whole_attachments(head: PassHead, at: int, size: int) -> PassHead:
         for one in head.attachments[len(whole) :]
     )
     return replace(head, attachments=tuple(whole), omitted=head.omitted + lost)
-
-
-def _packet_bytes(packet: PassPacket) -> bytes:
-    parts = [
-        _PACKET.pack(
-            len(packet.data),
-            packet.stream,
-            packet.flags,
-            _NO_TIME if packet.pts is None else packet.pts,
-            _NO_TIME if packet.dts is None else packet.dts,
-            packet.duration,
-            len(packet.side),
-        )
-    ]
-    for name, data in packet.side:
-        parts.append(_SIDE.pack(len(name), len(data)) + name.encode("ascii") + data)
-    parts.append(packet.data)
-    return b"".join(parts)
-
-
-def _read_packets(body: _Bytes, streams: int) -> Iterator[PassPacket]:
-    at = crc = count = 0
-
-    def take(size: int) -> bytes:
-        nonlocal at, crc
-        data = body.take(at, size, "packets")
-        at += size
-        crc = zlib.crc32(data, crc)
-        return data
-
-    while (size := _U32.unpack(mark := take(_U32.size))[0]) != _END_MARK:
-        _, stream, flags, pts, dts, duration, sides = _PACKET.unpack(mark + take(_PACKET.size - _U32.size))
-        if stream >= streams:
-            raise CorruptArchive(f"a passthrough packet is of stream {stream}; there are {streams}")
-        side = []
-        for _ in range(sides):
-            name_length, length = _SIDE.unpack(take(_SIDE.size))
-            name = take(name_length)
-            side.append((name.decode("ascii", "replace"), take(length)))
-        times = [None if time == _NO_TIME else time for time in (pts, dts)]
-        yield PassPacket(stream, flags, times[0], times[1], duration, tuple(side), take(size))
-        count += 1
-    (claimed,) = struct.unpack("<Q", take(8))
-    computed = crc
-    if claimed != count or _U32.unpack(take(_U32.size))[0] != computed:
-        raise CorruptArchive(f"passthrough checksum or packet count is wrong after {count} packets")
-    if at != body.size:
-        raise CorruptArchive(f"{body.size - at} bytes behind the end of the passthrough")

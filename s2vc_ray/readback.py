@@ -20,8 +20,8 @@ from av.container import InputContainer
 from av.stream import AttachmentStream, Disposition, Stream
 
 from s2vc_ray.passthrough import codec_name, codec_parameters, copy_packet
-from s2vc_ray.passthrough_format import CORRUPT, DISCARD, DISPOSABLE, KEY, PassPacket
 from s2vc_ray.passthrough_head import PassChapter
+from s2vc_ray.passthrough_packets import CORRUPT, DISCARD, DISPOSABLE, KEY, PassPacket
 from s2vc_ray.portable_tags import container_tags, stream_tags, video_tags
 from s2vc_ray.remux import TIMECODE_TAGS, Remux
 from s2vc_ray.source_io import TAG_ERRORS, is_picture, read_packets
@@ -217,9 +217,6 @@ def _names(disposition: int) -> str:
 
 
 def _chapter_notes(file: InputContainer, remux: Remux) -> list[str]:
-    def times(one: PassChapter) -> tuple[Fraction, Fraction]:
-        return one.start * one.time_base + remux.shift, one.end * one.time_base + remux.shift
-
     given = remux.chapters
     got = [
         PassChapter(one["id"], one["start"], one["end"], one["time_base"] or Fraction(1), one["metadata"])
@@ -230,7 +227,9 @@ def _chapter_notes(file: InputContainer, remux: Remux) -> list[str]:
     notes = []
     for number, (want, have) in enumerate(zip(given, got, strict=True)):
         notes += _missing(f"chapter {number}", want.metadata, have.metadata)
-        moved = max(abs(a - b) for a, b in zip(times(want), times(have), strict=True))
+        before = [time * want.time_base + remux.shift for time in (want.start, want.end)]
+        after = [time * have.time_base for time in (have.start, have.end)]
+        moved = max(abs(a - b) for a, b in zip(before, after, strict=True))
         if moved > Fraction(1, 1000):
             notes.append(f"chapter {number} lies {float(moved):.3f} s beside where it was")
     return notes

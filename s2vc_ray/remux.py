@@ -21,8 +21,9 @@ from av.packet import Packet, PacketSideData, packet_sidedata_type_from_literal
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
-from s2vc_ray.passthrough_format import CORRUPT, KEY, PassPacket, Passthrough
+from s2vc_ray.passthrough_format import Passthrough
 from s2vc_ray.passthrough_head import Omitted, PassAttachment, PassChapter, PassStream
+from s2vc_ray.passthrough_packets import CORRUPT, KEY, PassPacket
 from s2vc_ray.portable_tags import container_tags, stream_tags, video_tags
 from s2vc_ray.source_io import TAG_ERRORS
 

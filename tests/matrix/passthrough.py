@@ -10,7 +10,8 @@ import av
 import numpy as np
 from av.stream import AttachmentStream, Disposition
 
-from s2vc_ray.passthrough_format import PassPacket, Passthrough
+from s2vc_ray.passthrough_format import Passthrough
+from s2vc_ray.passthrough_packets import PassPacket
 from tests.matrix.assemble import Track, assemble, bitmap_lines, lines, picture, sound
 from tests.matrix.case import Case, Run
 from tests.matrix.describe import difference
@@ -261,18 +262,6 @@ def _late(folder: Path) -> Path:
     words = [(900 + 100 * number, 50, b"late %d" % number) for number in range(3)]
     empty = Track(codec="subrip", metadata={"language": "fra", "title": "Empty"}, disposition=_FORCED)
     return assemble(folder / "late.mkv", [empty, Track(codec="subrip", packets=words)], video_at=1)
-
-
-def _shifted(source: Path, run: Run) -> str:
-    """Pictures before time 0 move everything, sound and chapters too."""
-    result = archived(source, run)
-    (moved,) = [note for note in run.report(".mkv").notes if "later than in the source" in note]
-    with av.open(str(source)) as file, av.open(str(run.output(".mkv"))) as back:
-        before = [chapter["start"] * chapter["time_base"] for chapter in file.chapters()]
-        after = [chapter["start"] * chapter["time_base"] for chapter in back.chapters()]
-        late = [float(b - a) for a, b in zip(before, after, strict=True)]
-    assert late == [0.08, 0.08]
-    return f"{result}; .mkv: {moved}, chapters with them"
 
 
 def _tagged(folder: Path) -> Path:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 
 from s2vc_ray.excerpt import Excerpt
-from s2vc_ray.passthrough_format import KEY, PassPacket, Passthrough, write_passthrough
+from s2vc_ray.passthrough_format import Passthrough, write_passthrough
 from s2vc_ray.passthrough_head import PassAttachment, PassChapter, PassHead, PassStream
+from s2vc_ray.passthrough_packets import KEY, PassPacket
 
 MS = Fraction(1, 1000)
 

@@ -21,6 +21,7 @@ from s2vc_ray.frames import decode_gop
 from s2vc_ray.mux import MuxReport, VideoHeader, write_video
 from s2vc_ray.passthrough import Passthrough, extract
 from s2vc_ray.passthrough_format import write_passthrough
+from s2vc_ray.passthrough_head import PassAttachment
 from s2vc_ray.pictures import TimedFrame
 from s2vc_ray.probe import probe
 from s2vc_ray.split import split
@@ -188,6 +189,27 @@ def test_times_before_zero_are_shifted_and_reported(tmp_path: Path) -> None:
     assert "0.080000 s later" in report.notes[0]
 
 
+def test_chapters_and_sound_move_with_pictures_before_zero(tmp_path: Path) -> None:
+    chapters = [{"start": 0, "end": 400, "metadata": {"title": "One"}}]
+    source = assemble(tmp_path / "s.mkv", [Track(sound(tmp_path / "a.mka", "flac"))], chapters=chapters)
+    header = VideoHeader(16, 16, Fraction(1, 25), 0, Fraction(1), ColourTags(), Fraction(25), 1)
+    frames = zip(range(-2, 2), pictures(4, 16, 16), strict=True)
+    report = write_video(tmp_path / "out.mkv", frames, header, extract(source))
+    assert [note for note in report.notes if "later" not in note] == []
+    late = Fraction(2, 25)
+    assert [time - late for time, *_ in audio(tmp_path / "out.mkv")] == [time for time, *_ in audio(source)]
+    (chapter,) = extract(tmp_path / "out.mkv").head.chapters
+    assert [time * chapter.time_base - late for time in (chapter.start, chapter.end)] == [0, Fraction(2, 5)]
+
+
+def test_an_attached_file_that_does_not_show_is_told(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "source.mkv", frames=4)
+    empty = PassAttachment(1, {"filename": "empty.ttf", "mimetype": "font/ttf"})
+    carried = write_passthrough(replace(extract(clip).head, attachments=(empty,)), [], [b""])
+    report = write_video(tmp_path / "out.mkv", frames_of(clip), VideoHeader.from_info(probe(clip)), carried)
+    assert report.notes == ("attachment 1 (empty.ttf): the file does not show it",)
+
+
 def test_subtitles_chapters_and_attachments(tmp_path: Path) -> None:
     clip = rich_clip(tmp_path / "rich.mkv")
     report = round_trip(clip, tmp_path / "out.mkv")
@@ -257,9 +279,9 @@ def test_names_and_tags_of_a_source_are_shown_safely(tmp_path: Path) -> None:
 
 
 def test_a_cut_passthrough_gives_what_is_whole(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "source.mp4", audio="aac")
+    clip = make_clip(tmp_path / "source.mp4", audio="pcm_s16le")
     data = extract(clip).to_bytes()
-    carried = Passthrough.read(io.BytesIO(data[: len(data) * 2 // 3]), salvage=True)
+    carried = Passthrough.read(io.BytesIO(data[: len(data) * 9 // 10]), salvage=True)
     report = write_video(tmp_path / "out.mp4", frames_of(clip), VideoHeader.from_info(probe(clip)), carried)
     assert any(note.startswith("audio and other streams end early") for note in report.notes)
     whole, cut = audio(clip), audio(tmp_path / "out.mp4")

@@ -9,6 +9,7 @@ import json
 import struct
 import tracemalloc
 import zlib
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from hypothesis import strategies as st
 import s2vc_ray.passthrough_format as layout
 from s2vc_ray.errors import ArchiveError, CorruptArchive, SourceError, TruncatedArchive, UnsupportedVersion
 from s2vc_ray.passthrough import Passthrough, extract
-from s2vc_ray.passthrough_format import PassPacket, write_passthrough
+from s2vc_ray.passthrough_format import write_passthrough
 from s2vc_ray.passthrough_head import PassAttachment, PassChapter, PassHead, PassStream, head_to_json
+from s2vc_ray.passthrough_packets import KEY, PassPacket
 from tests.matrix.assemble import Track, assemble, lines, sound
 from tests.media import make_audio, make_clip, rich_clip
 from tests.plain_passthrough import read_passthrough
@@ -53,7 +55,7 @@ def test_audio_packets_are_exact(tmp_path: Path, codec: str, suffix: str) -> Non
     assert (stream.index, stream.kind, stream.metadata["language"]) == (1, "audio", "deu")
     packets = list(carried.packets())
     assert [
-        (one.pts, one.dts, one.duration, bool(one.flags & layout.KEY), hashlib.md5(one.data).digest())
+        (one.pts, one.dts, one.duration, bool(one.flags & KEY), hashlib.md5(one.data).digest())
         for one in packets
     ] == demuxed(clip)
     assert not carried.head.omitted
@@ -166,6 +168,17 @@ PACKETS = [
 ]
 
 
+class Counted(io.FileIO):
+    """A file that counts the bytes read of it."""
+
+    got = 0
+
+    def read(self, size: int = -1) -> bytes:  # type: ignore[override]
+        data = super().read(size) or b""
+        self.got += len(data)
+        return data
+
+
 def whole() -> bytes:
     return write_passthrough(HEAD, PACKETS, FILES).to_bytes()
 
@@ -179,8 +192,13 @@ def test_layout_is_the_documented_one() -> None:
     attached = json.loads(header)["attachments"]
     assert [one["size"] for one in attached] == [6, 0, 7]
     assert data[at : at + 13] == b"a fonta cover"
-    assert struct.unpack_from("<IHHqqqB", data, at + 13) == (5, 0, 1, -1024, -1024, 1024, 1)
-    assert data[-16:] == struct.pack("<IQI", 0xFFFFFFFF, 2, zlib.crc32(data[at + 13 : -4]))
+    first = b"\0\1\3\x80\x10\xff\x0f\0\1\x0c\x0askip_samples0123456789\5first"
+    records = first + b"\0\3\2\0\x0e\0\0"
+    assert data[at + 13 :].startswith(
+        struct.pack("<II", len(records), zlib.crc32(records)) + records + bytes(8)
+    )
+    index = data[at + 13 + 8 + len(records) + 8 : -16]
+    assert data[-16:] == struct.pack("<IQI", len(index), 2, zlib.crc32(index))
     again = Passthrough.from_bytes(data)
     assert again.head == HEAD
     assert list(again.packets()) == PACKETS
@@ -209,16 +227,8 @@ def test_a_reader_written_from_the_page_alone_agrees(tmp_path: Path) -> None:
 
 
 def test_one_reading_of_the_source_makes_it(tmp_path: Path) -> None:
-    class Counting(io.FileIO):
-        got = 0
-
-        def read(self, size: int = -1) -> bytes:  # type: ignore[override]
-            data = super().read(size) or b""
-            self.got += len(data)
-            return data
-
     clip = make_clip(tmp_path / "clip.mkv", audio="pcm_s16le", frames=200)
-    with Counting(clip) as file:
+    with Counted(clip) as file:
         extract(file)
         assert file.got < 1.5 * clip.stat().st_size + (2 << 18)
 
@@ -233,6 +243,45 @@ def test_chunks_are_bounded_and_may_be_interleaved_with_packets() -> None:
         next(packets, None)
     assert b"".join(pieces) == carried.to_bytes()
     assert list(Passthrough.from_chunks(pieces).packets()) == big
+
+
+def test_a_stretch_reads_only_the_runs_it_touches(tmp_path: Path) -> None:
+    """Two streams of other clocks, unevenly interleaved; a long packet; cover art, which belongs to all times."""
+    sound, text, art = (
+        STREAM,
+        replace(STREAM, kind="subtitle", time_base=Fraction(1, 1000)),
+        replace(STREAM, kind="video"),
+    )
+    packets = [PassPacket(2, 1, 0, 0, 0, (), b"cover" * 9000)]
+    for n in range(600):
+        packets.append(PassPacket(0, 1, 24000 * n, 24000 * n, 24000, (), bytes([n % 251]) * 2000))
+        if n % 50 == 7:
+            packets.append(PassPacket(1, 1, 500 * n, None, 60_000 if n == 57 else 400, (), b"line %d" % n))
+    packets.append(PassPacket(0, 0, None, None, 0, (), b"untimed"))
+    head = replace(HEAD, streams=(sound, text, art))
+    carried = write_passthrough(head, packets, FILES)
+    assert list(carried.packets()) == packets
+    path = tmp_path / "passthrough"
+    path.write_bytes(carried.to_bytes())
+
+    def touches(packet: PassPacket, begin: int, end: int) -> bool:
+        unit = head.streams[packet.stream].time_base
+        time = packet.time
+        return packet.stream == 2 or (
+            time is not None and time * unit <= end and (time + packet.duration) * unit >= begin
+        )
+
+    for begin, end in ((0, 1), (60, 70), (199, 230), (290, 400), (500, 600)):
+        with Counted(path) as file:
+            some = list(Passthrough.read(file).packets(Fraction(begin), Fraction(end)))
+            assert file.got < 500_000 < path.stat().st_size / 2
+        assert [one for one in packets if touches(one, begin, end)] == [
+            one for one in some if touches(one, begin, end)
+        ]
+        places = [packets.index(one) for one in some]
+        assert places == sorted(places)
+    few, more = (write_passthrough(head, packets[1:end], FILES).to_bytes() for end in (3, 7))
+    assert len(more) - len(few) < 4 * 2000 + 24, "a usual packet costs a few bytes beside its data"
 
 
 def read_all(data: bytes, *, salvage: bool = False) -> Passthrough:
@@ -268,9 +317,10 @@ def test_any_bytes_behind_the_magic_raise_only_archive_errors(tail: bytes) -> No
 
 def test_a_salvaged_passthrough_ends_where_its_bytes_do() -> None:
     data = whole()
-    packets = data.index(b"first") + len(b"first")
-    carried = Passthrough.read(io.BytesIO(data[:packets]), salvage=True)
-    assert list(carried.packets()) == PACKETS[:1]
+    runs = [PassPacket(0, 1, n, n, 1, (), bytes([n]) * 70_000) for n in range(3)]
+    long = write_passthrough(HEAD, runs, FILES).to_bytes()
+    carried = Passthrough.read(io.BytesIO(long[: long.index(b"\2" * 100) + 5000]), salvage=True)
+    assert list(carried.packets()) == runs[:2]
     assert "ends inside its packets" in carried.damage
     cut = read_all(data[: data.index(b"a cover") + 3], salvage=True)
     assert [one.index for one in cut.head.attachments] == [2, 3]
@@ -314,11 +364,11 @@ def changed(**values: object) -> bytes:
     ],
 )
 def test_impossible_values_in_the_header_are_refused(values: dict[str, object]) -> None:
-    with pytest.raises(CorruptArchive):
+    with pytest.raises(CorruptArchive, match="header is not usable"):
         Passthrough.from_bytes(changed(**values))
 
 
-@pytest.mark.parametrize("place", ["header", "attachment", "packet", "side data"])
+@pytest.mark.parametrize("place", ["header", "attachment", "run"])
 def test_claimed_lengths_take_no_memory(tmp_path: Path, place: str) -> None:
     data = bytearray(whole())
     (length,) = struct.unpack_from("<I", data, 5)
@@ -327,10 +377,8 @@ def test_claimed_lengths_take_no_memory(tmp_path: Path, place: str) -> None:
         struct.pack_into("<I", data, 5, layout.MAX_HEADER)
     elif place == "attachment":
         data = bytearray(changed(attachments__0__size=(1 << 31) - 1))
-    elif place == "packet":
-        struct.pack_into("<I", data, packets, 0xFFFFFFFE)
     else:
-        struct.pack_into("<I", data, packets + 34, 0xFFFFFFFE)
+        struct.pack_into("<I", data, packets, 0xFFFFFFFE)
     path = tmp_path / "passthrough"
     path.write_bytes(data)
     tracemalloc.start()

@@ -19,7 +19,9 @@ from s2vc_ray.encoders import encoder
 from s2vc_ray.errors import ArchiveError, StorageError
 from s2vc_ray.mux import VideoHeader, write_video
 from s2vc_ray.passthrough import Passthrough, extract
-from s2vc_ray.passthrough_format import PassPacket, write_passthrough
+from s2vc_ray.passthrough_format import write_passthrough
+from s2vc_ray.passthrough_head import head_to_json
+from s2vc_ray.passthrough_packets import PassPacket
 from s2vc_ray.values import ColourTags
 from tests.matrix.assemble import Track, assemble, lines, sound
 
@@ -56,34 +58,45 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 
 def forged(data: bytes, rng: random.Random) -> bytes:
     """``data`` with other contents and right checksums."""
+    true = Passthrough.from_bytes(data)
+    head = json.loads(head_to_json(true.head))
+    kind = rng.choice(["bytes", "packets", "templates", "values"])
+    if kind == "packets":
+        data = write_passthrough(true.head, _packets(list(true.packets()), rng)).to_bytes()
     (length,) = struct.unpack_from("<I", data, 5)
-    head, rest = json.loads(data[13 : 13 + length]), bytearray(data[13 + length :])
-    rng.choice([_packets, _times, _templates, _values])(head, rest, rng)
-    rest[-4:] = struct.pack("<I", zlib.crc32(rest[:-4]))
+    rest = bytearray(data[13 + length :])
+    if kind == "bytes":
+        _bytes(rest, rng)
+    elif kind == "templates":
+        _templates(head, rng)
+    elif kind == "values":
+        _values(head, rng)
     text = json.dumps(head).encode()
     return struct.pack("<4sBII", b"S2PT", 1, len(text), zlib.crc32(text)) + text + bytes(rest)
 
 
-def _packets(head: Any, rest: bytearray, rng: random.Random) -> None:
+def _bytes(rest: bytearray, rng: random.Random) -> None:
+    """Flip bits of the first run, whose checksum stays right."""
+    size, _ = struct.unpack_from("<II", rest)
     for _ in range(rng.randrange(1, 12)):
-        rest[rng.randrange(len(rest) - 16)] ^= 1 << rng.randrange(8)
+        rest[8 + rng.randrange(size)] ^= 1 << rng.randrange(8)
+    struct.pack_into("<I", rest, 4, zlib.crc32(rest[8 : 8 + size]))
 
 
-def _times(head: Any, rest: bytearray, rng: random.Random) -> None:
-    at = 0
-    while struct.unpack_from("<I", rest, at)[0] != 0xFFFFFFFF:
-        size, *_, sides = struct.unpack_from("<IHHqqqB", rest, at)
+def _packets(packets: list[PassPacket], rng: random.Random) -> list[PassPacket]:
+    """Impossible times, and side data of noise."""
+    found = []
+    for packet in packets:
         if rng.random() < 0.3:
-            struct.pack_into("<qqq", rest, at + 8, *rng.choices(NUMBERS, k=3))
-        at += 33
-        for _ in range(sides):
-            name, side = struct.unpack_from("<BI", rest, at)
-            at += 5 + name + side
-            rest[at - side : at] = rng.randbytes(side)
-        at += size
+            pts, dts, duration = rng.choices(NUMBERS, k=3)
+            packet = replace(packet, pts=pts, dts=dts, duration=duration)
+        found.append(
+            replace(packet, side=tuple((name, rng.randbytes(len(data))) for name, data in packet.side))
+        )
+    return found
 
 
-def _templates(head: Any, rest: bytearray, rng: random.Random) -> None:
+def _templates(head: Any, rng: random.Random) -> None:
     for stream in head["streams"]:
         template = bytearray(base64.b64decode(stream["template"]))
         for _ in range(rng.randrange(1, 20)):
@@ -91,7 +104,7 @@ def _templates(head: Any, rest: bytearray, rng: random.Random) -> None:
         stream["template"] = base64.b64encode(template).decode()
 
 
-def _values(head: Any, rest: bytearray, rng: random.Random) -> None:
+def _values(head: Any, rng: random.Random) -> None:
     for one in head["streams"] + head["chapters"]:
         key = rng.choice(list(one))
         if isinstance(one[key], int):
