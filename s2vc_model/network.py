@@ -19,6 +19,7 @@ class S2vcNetwork(nn.Module):
     Attributes:
         intra, inter: pixel/latent transforms of the first and the later frames of a GOP.
         intra_prior, inter_prior: their integer priors.
+        folded: whether :meth:`for_inference` has left it unfit to be trained or saved.
         generator: the one-step diffusion U-Net and picture decoder (see :class:`s2vc_model.generator.Generator`).
     """
 
@@ -27,6 +28,7 @@ class S2vcNetwork(nn.Module):
         self.config = config
         self.intra, self.inter = IntraTransform(config), InterTransform(config)
         self.intra_prior, self.inter_prior = Prior(config, temporal=False), Prior(config, temporal=True)
+        self.folded = False
         self.generator: Any = generator if generator is not None else build_generator(config)
 
     def priors(self) -> dict[str, Prior]:
@@ -50,6 +52,7 @@ class S2vcNetwork(nn.Module):
         """Fold adapters in. ``dtype`` is that of an ``sd`` generator's weights: too many to be cast for every frame."""
         if self.config.generator == "sd":
             self.generator.for_inference(dtype)
+            self.folded = True
 
 
 def build_generator(config: CodecConfig) -> nn.Module:

@@ -40,6 +40,7 @@ class _Scale:
     vae: tuple[int, int, int, int]
 
 
+_HEADS, _SCALING = 8, 0.18215
 _SCALES = {
     "full": _Scale(layers=2, groups=32, vae=(128, 256, 512, 512)),
     "tiny": _Scale(layers=1, groups=8, vae=(16, 16, 32, 32)),
@@ -89,7 +90,14 @@ class SdGenerator(nn.Module):
         _require(unet_dir, unet, "out_channels", config.sample)
         _require(unet_dir, unet, "block_out_channels", list(_unet_widths(config)))
         _require(unet_dir, unet, "down_block_types", ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"])
+        scale = _SCALES[config.sd_scale]
+        for folder, model in ((unet_dir, unet), (vae_dir, vae)):
+            _require(folder, model, "layers_per_block", scale.layers)
+            _require(folder, model, "norm_num_groups", scale.groups)
+        _require(unet_dir, unet, "attention_head_dim", _HEADS)
         _require(vae_dir, vae, "latent_channels", config.sample)
+        _require(vae_dir, vae, "block_out_channels", list(scale.vae))
+        _require(vae_dir, vae, "scaling_factor", _SCALING)
         pixels = _pixel_features(config)
         unet.conv_in = conv(pixels, config.unet[0], 3)
         unet.register_to_config(in_channels=pixels)
@@ -142,7 +150,7 @@ def scratch_unet(config: CodecConfig) -> UNet2DConditionModel:
         layers_per_block=scale.layers,
         norm_num_groups=scale.groups,
         cross_attention_dim=config.tokens,
-        attention_head_dim=8,
+        attention_head_dim=_HEADS,
     )
     return unet
 
@@ -158,7 +166,7 @@ def scratch_vae(config: CodecConfig) -> AutoencoderKL:
         layers_per_block=scale.layers,
         latent_channels=config.sample,
         norm_num_groups=scale.groups,
-        scaling_factor=0.18215,
+        scaling_factor=_SCALING,
     )
     return vae
 
@@ -193,8 +201,13 @@ def _load(kind: Any, folder: Path) -> Any:
         name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name")
         if name != kind.__name__:
             raise WeightsError(f"{folder} holds a {name}, not a {kind.__name__}")
+        half = not list(folder.glob("diffusion_pytorch_model.safetensors*"))
         model, report = kind.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
+            str(folder),
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            variant="fp16" if half and list(folder.glob("*.fp16.*safetensors*")) else None,
         )
     except (OSError, ValueError, AttributeError, SafetensorError) as error:
         raise WeightsError(f"{folder} is no usable diffusers folder of a {kind.__name__}: {error}") from error
@@ -202,4 +215,4 @@ def _load(kind: Any, folder: Path) -> Any:
     if report["missing_keys"] or report["mismatched_keys"]:
         lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
         raise WeightsError(f"{folder} lacks {len(lacking)} weights of a {kind.__name__}: {lacking[:3]}")
-    return model
+    return model.float()

@@ -53,8 +53,10 @@ def save_weights(directory: Path, network: S2vcNetwork, notes: dict[str, Any]) -
     """Freeze a trained network into ``directory``; returns the weights' SHA-256.
 
     Raises:
-        WeightsError: a prior cannot be made exact.
+        WeightsError: a prior cannot be made exact, or the network was prepared for inference.
     """
+    if network.folded:
+        raise WeightsError("a network prepared for inference cannot be saved: load its weights afresh")
     tensors: dict[str, Tensor] = {}
     integer = set[str]()
     for kind, prior in network.priors().items():
@@ -72,7 +74,7 @@ def save_weights(directory: Path, network: S2vcNetwork, notes: dict[str, Any]) -
     path.with_suffix(".tmp").replace(path)
     config = {"format": FORMAT, "codec": codec, "notes": notes}
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    return _digest(path)
+    return digest_of(path)
 
 
 def load_weights(model: str | Path) -> LoadedWeights:
@@ -81,23 +83,13 @@ def load_weights(model: str | Path) -> LoadedWeights:
     Raises:
         WeightsError: nothing there, damaged, of another format, or failing the overflow proof.
     """
-    directory = PACKAGED / str(model) if (PACKAGED / str(model)).is_dir() else Path(model)
-    path = directory / "model.safetensors"
-    if not path.is_file():
-        names = ", ".join(sorted(p.name for p in PACKAGED.iterdir() if p.is_dir())) if PACKAGED.is_dir() else "none"
-        raise WeightsError(f"no model {str(model)!r}: give a packaged preset ({names}) or a directory with weights")
+    path = find_weights(model)
+    directory = path.parent
+    config, notes = read_config(directory)
     try:
-        raw = json.loads((directory / "config.json").read_text())
-        if raw["format"] != FORMAT:
-            raise WeightsError(f"{directory}: weights format {raw['format']}, this version reads {FORMAT}")
-        config, notes = CodecConfig.from_dict(raw["codec"]), raw["notes"]
-        with safe_open(str(path), framework="pt") as file:
-            bound = (file.metadata() or {}).get(_CODEC_KEY)
-        if bound != _codec_digest(raw["codec"]):
-            raise WeightsError(f"{directory}: config.json is not the one these weights were saved with")
         tensors = load_file(str(path))
         network = S2vcNetwork(config)
-        floats = {k.removeprefix("float/"): v.float() for k, v in tensors.items() if k.startswith("float/")}
+        floats = {k.removeprefix("float/"): v for k, v in tensors.items() if k.startswith("float/")}
         missing, unexpected = network.load_state_dict(floats, strict=False)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         # torch reports tensors of another shape as a RuntimeError.
@@ -111,13 +103,48 @@ def load_weights(model: str | Path) -> LoadedWeights:
         values = {k.removeprefix(f"{kind}/"): v for k, v in tensors.items() if k.startswith(f"{kind}/")}
         prior.load_integers(values)
         tables[kind] = CdfTables.from_tensors(values, SCALES + config.hyper)
-    return LoadedWeights(network.eval().requires_grad_(False), tables, _digest(path), notes)
+    return LoadedWeights(network.eval().requires_grad_(False), tables, digest_of(path), notes)
+
+
+def find_weights(model: str | Path) -> Path:
+    """The weights file of a packaged preset or a directory.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    directory = PACKAGED / str(model) if (PACKAGED / str(model)).is_dir() else Path(model)
+    path = directory / "model.safetensors"
+    if not path.is_file():
+        names = ", ".join(sorted(p.name for p in PACKAGED.iterdir() if p.is_dir())) if PACKAGED.is_dir() else "none"
+        raise WeightsError(f"no model {str(model)!r}: give a packaged preset ({names}) or a directory with weights")
+    return path
+
+
+def read_config(directory: Path) -> tuple[CodecConfig, dict[str, Any]]:
+    """The configuration and the notes beside a weights file.
+
+    Raises:
+        WeightsError: damaged, of another format, or not those of the weights.
+    """
+    try:
+        raw = json.loads((directory / "config.json").read_text())
+        if raw["format"] != FORMAT:
+            raise WeightsError(f"{directory}: weights format {raw['format']}, this version reads {FORMAT}")
+        config, notes = CodecConfig.from_dict(raw["codec"]), dict(raw["notes"])
+        with safe_open(str(directory / "model.safetensors"), framework="np") as file:
+            bound = (file.metadata() or {}).get(_CODEC_KEY)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise WeightsError(f"{directory} does not hold usable weights: {error}") from error
+    if bound != _codec_digest(raw["codec"]):
+        raise WeightsError(f"{directory}: config.json is not the one these weights were saved with")
+    return config, notes
 
 
 def _codec_digest(codec: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(codec, sort_keys=True).encode()).hexdigest()
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """SHA-256 of a weights file: a model's identity."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

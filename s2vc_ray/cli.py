@@ -15,7 +15,7 @@ import warnings
 import typer
 
 from s2vc_model.errors import ModelError
-from s2vc_ray import cli_compress, cli_decode, cli_inspect, cli_verify
+from s2vc_ray import cli_compress, cli_decode, cli_inspect, cli_model, cli_verify
 from s2vc_ray.errors import ArchiveError, ConfigError, S2vcError
 
 # Two spinning torch threads on two cores are many times slower than one; read when torch is first imported.
@@ -48,6 +48,7 @@ for command in (
     app.command()(command)
 manifest_app.command()(cli_inspect.show)
 app.add_typer(manifest_app, name="manifest")
+app.add_typer(cli_model.model_app, name="model")
 
 
 def main(arguments: list[str] | None = None) -> None:
