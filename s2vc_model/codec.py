@@ -53,12 +53,19 @@ class S2vcCodec:
         device: where it runs.
         parallel: how many GOPs are best given to one call.
         lockstep: whether the GOPs of a call are coded as one batch; None: on a GPU.
+        half: whether the float networks compute in bf16; None: on a GPU. No symbol depends on it.
     """
 
-    def __init__(self, weights: LoadedWeights, device: torch.device, lockstep: bool | None = None) -> None:
+    def __init__(
+        self,
+        weights: LoadedWeights,
+        device: torch.device,
+        lockstep: bool | None = None,
+        half: bool | None = None,
+    ) -> None:
         self.model_id, self.weights_sha256 = weights.model_id, weights.sha256
         self.preset, self.device = weights.network.config.preset, device
-        self._half = device.type == "cuda"
+        self._half = device.type == "cuda" if half is None else half
         weights.network.for_inference(torch.bfloat16 if self._half else None)
         self._net = weights.network.to(device).to(memory_format=torch.channels_last)
         self._coders = {kind: Coder(tables) for kind, tables in weights.tables.items()}
@@ -204,9 +211,7 @@ class S2vcCodec:
     def _latents(self, gops: Sequence[EncodedGop]) -> Iterator[DecodedLatents]:
         """Read GOPs, longest first, in lockstep: frame index by frame index, of those that have not ended."""
         rows, cols = _padded(gops[0].height) // 16, _padded(gops[0].width) // 16
-        config = self._net.config
-        most = (config.latent + config.hyper) * rows * cols
-        work = [_Reading(gop, most) for gop in gops]
+        work = [_Reading(gop) for gop in gops]
         carried: Tensor | None = None
         for t in range(gops[0].frames):
             live = sum(gop.frames > t for gop in gops)
@@ -277,10 +282,10 @@ class _Writing:
 class _Reading:
     """One GOP being read."""
 
-    def __init__(self, gop: EncodedGop, frame_symbols: int) -> None:
+    def __init__(self, gop: EncodedGop) -> None:
         self.gop = gop
-        self._intra = StreamReader(gop.intra, frame_symbols)
-        self._inter = StreamReader(gop.inter, frame_symbols)
+        self._intra = StreamReader(gop.intra)
+        self._inter = StreamReader(gop.inter)
         self._sum = Checksum()
 
     def stream(self, t: int) -> StreamReader:

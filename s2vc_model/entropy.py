@@ -49,6 +49,8 @@ _ESCAPE_BITS = 4
 """Escaped values travel in groups of this many bits, behind at least one group that counts them."""
 _ROUNDING = 2.0**-14
 """Bits a symbol may cost less than its table says: the coder's state is an integer of at least 31 bits."""
+_AT_ONCE = 1 << 16
+"""Symbols read before their cost is held against what there is, so that no claimed picture size costs memory."""
 _LONGEST_ESCAPE = 32
 """Bytes of reserve per byte of data: an escape may claim to be this many times longer than its own bits."""
 _FEWEST = 4
@@ -107,22 +109,18 @@ class StreamWriter:
 class StreamReader:
     """Reads the symbols of one stream back, block by block.
 
-    The coder does not know where its input ends. So the stream is followed by as many zero bytes as one block (and
-    overlong escapes) can consume, and after each block the bits its symbols cost are held against the bits there are.
-
-    Args:
-        data: the stream.
-        frame_symbols: most symbols one block can have.
+    The coder does not know where its input ends. So the stream is followed by as many zero bytes as 65536 symbols (and
+    overlong escapes) can consume, and after so many the bits that they cost are held against the bits there are.
     """
 
-    def __init__(self, data: bytes, frame_symbols: int) -> None:
+    def __init__(self, data: bytes) -> None:
         if data and (len(data) % 4 or len(data) < 8):
             raise BitstreamError(f"an rANS stream of {len(data)} bytes is not whole")
         self._empty = not data
         self._left = 8.0 * len(data)
         self._decoder = ans.RansDecoder()
         if data:
-            self._decoder.set_stream(data + bytes(_WORD * frame_symbols + _LONGEST_ESCAPE * len(data) + 64))
+            self._decoder.set_stream(data + bytes(_WORD * _AT_ONCE + _LONGEST_ESCAPE * len(data) + 64))
 
     def take(self, rows: Symbols, coder: Coder) -> Symbols:
         """The next ``rows.size`` symbols.
@@ -134,6 +132,10 @@ class StreamReader:
             return np.empty(0, np.int32)
         if self._empty:
             raise BitstreamError("symbols are expected of an empty stream")
+        parts = [self._take(rows[at : at + _AT_ONCE], coder) for at in range(0, rows.size, _AT_ONCE)]
+        return np.concatenate(parts)
+
+    def _take(self, rows: Symbols, coder: Coder) -> Symbols:
         values = self._decoder.decode_stream(rows.tolist(), coder.cdf, coder.length, coder.offset)
         symbols = np.asarray(values, np.int64)
         self._left += rows.size * _ROUNDING - coder.cost(symbols, rows)

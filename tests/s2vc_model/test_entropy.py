@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 
 import google_crc32c
 import numpy as np
@@ -41,14 +42,14 @@ def drawn(count: int, seed: int = 0) -> tuple[Symbols, Symbols]:
 @given(st.lists(st.tuples(st.integers(-RESIDUAL_MAX, RESIDUAL_MAX), st.integers(0, ROWS - 1)), max_size=200))
 def test_any_symbol_in_any_row_round_trips(pairs: list[tuple[int, int]]) -> None:
     symbols, rows = (np.array(v, np.int32) for v in (zip(*pairs) if pairs else ((), ())))
-    reader = StreamReader(write((symbols, rows)), rows.size)
+    reader = StreamReader(write((symbols, rows)))
     assert np.array_equal(reader.take(rows, CODER), symbols)
 
 
 def test_escapes_reach_the_largest_residual_in_every_row() -> None:
     ends = np.array([RESIDUAL_MAX, -RESIDUAL_MAX, 0, RESIDUAL_MAX - 1], np.int32)
     symbols, rows = np.tile(ends, ROWS), np.repeat(np.arange(ROWS, dtype=np.int32), ends.size)
-    reader = StreamReader(write((symbols, rows)), rows.size)
+    reader = StreamReader(write((symbols, rows)))
     assert np.array_equal(reader.take(rows, CODER), symbols)
 
 
@@ -60,7 +61,7 @@ def test_blocks_of_several_coders_come_back_in_order() -> None:
     writer = StreamWriter()
     for (symbols, rows), coder in blocks:
         writer.put(symbols, rows, coder)
-    reader = StreamReader(writer.finish(), 300)
+    reader = StreamReader(writer.finish())
     for (symbols, rows), coder in blocks:
         assert np.array_equal(reader.take(rows, coder), symbols)
 
@@ -71,7 +72,7 @@ def test_streams_of_very_few_costly_symbols_round_trip() -> None:
     for count in range(1, 6):
         rows = np.arange(SCALES, dtype=np.int32)[-count:]
         symbols = rarest[rows] + np.array(CODER.offset, np.int32)[rows]
-        reader = StreamReader(write((symbols, rows)), count)
+        reader = StreamReader(write((symbols, rows)))
         assert np.array_equal(reader.take(rows, CODER), symbols)
 
 
@@ -82,14 +83,14 @@ def test_large_stream_costs_what_its_tables_say() -> None:
     data = write((symbols, rows))
     cost = CODER.cost(symbols.astype(np.int64), rows)
     assert 0 < 8 * len(data) - cost < 64 + 200_000 * 2**-14
-    reader = StreamReader(data, 1000)
+    reader = StreamReader(data)
     for at in range(0, rows.size, 1000):
         assert np.array_equal(reader.take(rows[at : at + 1000], CODER), symbols[at : at + 1000])
 
 
 def test_certain_symbols_by_the_million_are_not_taken_for_damage() -> None:
     rows = np.zeros(1_000_000, np.int32)
-    reader = StreamReader(write((np.zeros_like(rows), rows)), rows.size)
+    reader = StreamReader(write((np.zeros_like(rows), rows)))
     assert not reader.take(rows, CODER).any()
 
 
@@ -97,7 +98,7 @@ def test_empty_streams() -> None:
     nothing = np.empty(0, np.int32)
     assert write() == b""
     assert write((nothing, nothing), (nothing, nothing)) == b""
-    reader = StreamReader(b"", 10)
+    reader = StreamReader(b"")
     assert reader.take(nothing, CODER).size == 0
     with pytest.raises(BitstreamError, match="empty stream"):
         reader.take(np.full(1, 20, np.int32), CODER)
@@ -106,14 +107,14 @@ def test_empty_streams() -> None:
 @pytest.mark.parametrize("size", [1, 4, 7, 9, 10, 11])
 def test_streams_that_are_not_whole_words_are_refused(size: int) -> None:
     with pytest.raises(BitstreamError, match="not whole"):
-        StreamReader(bytes(size), 10)
+        StreamReader(bytes(size))
 
 
 def test_reading_on_past_the_end_is_an_error() -> None:
     """The rANS coder itself would read whatever memory follows."""
     symbols, rows = drawn(500)
     data = write((symbols, rows))
-    reader = StreamReader(data, 50)
+    reader = StreamReader(data)
     for _ in range(10):
         reader.take(rows[:50], CODER)
     narrow = np.full(50, 25, np.int32)
@@ -127,12 +128,25 @@ def test_truncated_streams_end_in_an_error_or_in_other_symbols() -> None:
     symbols, rows = drawn(400)
     data = write((symbols, rows))
     for size in range(8, len(data), 4):
-        reader = StreamReader(data[:size], rows.size)
+        reader = StreamReader(data[:size])
         try:
             read = reader.take(rows, CODER)
         except BitstreamError:
             continue
         assert not np.array_equal(read, symbols)
+
+
+def test_a_claimed_picture_size_costs_no_memory() -> None:
+    """Rows that no stream of 400 bytes can fill: an error after what it can, not a reserve for all of them."""
+    data = write(drawn(500))
+    rows = np.full(20_000_000, 25, np.int32)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BitstreamError):
+            StreamReader(data).take(rows, CODER)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 GARBAGE = """
@@ -150,7 +164,7 @@ for n in range(600):
     begun = valid[: len(valid) // 8 * 4] + rng.randbytes(size)
     data = (rng.randbytes(size), b"\\xff" * size, bytes(size), begun)[n % 4]
     most = rng.choice((1, 30, 500))
-    reader = StreamReader(data, most)
+    reader = StreamReader(data)
     row = rng.choice((None, 5, 25, 40, 63, 64))
     try:
         for _ in range(40):
