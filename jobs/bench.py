@@ -17,6 +17,7 @@ from rich.table import Table
 from jobs.bench_anchors import ANCHORS
 from jobs.bench_chaos import ChaosOptions, print_chaos
 from jobs.bench_clips import ClipPolicy, find_clips
+from jobs.bench_exact import ExactOptions, print_exact
 from jobs.bench_quality import QualityOptions, run_quality
 from jobs.bench_report import RowsFile, print_report, write_report
 from jobs.bench_rows import Row
@@ -128,6 +129,21 @@ def speed(
         print_speed(options, load_s2vc, contents(size))
     except (S2vcError, ModelError) as error:
         _fail(error)
+
+
+@app.command()
+def exact(
+    model: Annotated[str, typer.Option(help="Model name or folder.")] = "small",
+    gops: Annotated[int, typer.Option(help="GOPs, of 1 to 3 tiny frames each.")] = ExactOptions().gops,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Whether the same streams decode to the same symbols in every way of computing there is here."""
+    try:
+        clean = print_exact(ExactOptions(model, gops), console, as_json=as_json)
+    except (S2vcError, ModelError) as error:
+        _fail(error)
+    if not clean:
+        raise typer.Exit(1)
 
 
 @app.command()
