@@ -75,12 +75,11 @@ class Outcome:
 
 
 def ways() -> list[Way]:
-    """All combinations here. Side by side a GOP has one thread, whatever is asked for."""
+    """All combinations here. Side by side a GOP has one thread."""
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     product = itertools.product(devices, (True, False), (1, 2, 3), (1, 2), (True, False), (False, True))
-    return [
-        w for w in itertools.starmap(Way, product) if w.lockstep or (w.device == "cpu" and w.threads == 1)
-    ]
+    every = itertools.starmap(Way, product)
+    return [w for w in every if w.lockstep or (w.device == "cpu" and w.threads == 1)]
 
 
 def run_exact(options: ExactOptions, load: Load = load_weights) -> Iterator[Outcome]:
@@ -89,10 +88,8 @@ def run_exact(options: ExactOptions, load: Load = load_weights) -> Iterator[Outc
     Raises:
         ModelError: no such model.
     """
-    codecs = {
-        (device, lockstep, half): S2vcCodec(load(options.model), torch.device(device), lockstep, half)
-        for device, lockstep, half in {(w.device, w.lockstep, w.half) for w in (PLAIN, *ways())}
-    }
+    kinds = dict.fromkeys((w.device, w.lockstep, w.half) for w in (PLAIN, *ways()))
+    codecs = {kind: S2vcCodec(load(options.model), torch.device(kind[0]), *kind[1:]) for kind in kinds}
     plain = codecs[PLAIN.device, PLAIN.lockstep, PLAIN.half]
     clips = _clips(options.gops)
     with computing(PLAIN):

@@ -36,7 +36,7 @@ def test_every_way_decodes_and_is_decoded(capsys: pytest.CaptureFixture[str]) ->
     assert all(o["encoded"] == 3 and o["unread"] == 0 for o in outcomes)
 
 
-def test_a_wrong_integer_is_seen_in_every_way(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_integer_is_seen_in_every_way() -> None:
     """Only the plain decoder, which is loaded first, keeps the right weights."""
     loaded: list[int] = []
 
@@ -47,10 +47,10 @@ def test_a_wrong_integer_is_seen_in_every_way(capsys: pytest.CaptureFixture[str]
         loaded.append(1)
         return weights
 
-    outcomes = list(run_exact(ExactOptions(gops=6), differ))
-    wrong = [o for o in outcomes if o.wrong]
-    assert len(wrong) >= len(outcomes) * 3 // 4
-    assert all(o.unread == o.encoded for o in wrong)
+    outcomes = list(run_exact(ExactOptions(gops=3), differ))
+    right = {o.way for o in outcomes if not o.wrong and not o.unread}
+    assert right == {w for w in ways() if w.lockstep and not w.half and w.device == "cpu"}
+    assert all(o.wrong == o.decoded and o.unread == o.encoded for o in outcomes if o.way not in right)
 
 
 def test_the_ways_are_all_there_are() -> None:
