@@ -24,9 +24,9 @@ from s2vc_ray.passthrough import Passthrough, extract
 from s2vc_ray.passthrough_format import write_passthrough
 from s2vc_ray.passthrough_head import PassAttachment, PassChapter, PassHead, PassStream, head_to_json
 from s2vc_ray.passthrough_packets import KEY, PassPacket
+from tests.independent_reader.reader import read_passthrough
 from tests.matrix.assemble import Track, assemble, lines, sound
 from tests.media import make_audio, make_clip, rich_clip
-from tests.plain_passthrough import read_passthrough
 
 CODECS = ["aac", "ac3", "flac", "libopus", "libmp3lame", "pcm_s16le", "alac"]
 

@@ -1,0 +1,1 @@
+"""Archives that every later version must still read to the same symbols. See `test_golden`."""

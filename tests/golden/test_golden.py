@@ -1,0 +1,73 @@
+"""Golden archives: every later version must read from them what was recorded when they were made.
+
+An archive names its weights by SHA-256, and its symbols can be read with those alone. So there is one set of
+archives for each set of weights that was shipped, in ``sets/<first 12 hex digits>``, and what a set proves depends on
+whether its weights are still at hand:
+
+* Every set, for ever: container, header, time stamps, payload structure, passthrough, verification. Files are never
+  made anew or edited; a version that reads one differently is wrong.
+* The set of the packaged ``small`` weights: also every symbol, by entropy-decoding it with the integer half of the
+  codec. Integers come out the same on every device and with every torch.
+
+When the packaged weights change, nothing decodes the older sets from the package alone any more: their users keep the
+old weights directory and pass it with ``--model``, and so may this test, with ``S2VC_GOLDEN_WEIGHTS=DIR``. Then run
+``python -m tests.golden`` once, which adds the set of the new weights, and commit it with them; a test below fails
+until that is done. Older sets stay.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s2vc_model.bitstream import EncodedGop
+from s2vc_ray.archive import ArchiveReader
+from s2vc_ray.lanes import LoadedCodec, load_s2vc
+from tests.golden.record import RECORD, SETS, describe
+
+MADE = sorted(SETS.glob("*/*.s2vc"))
+MOST = 60_000
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((path.parent / RECORD).read_text())[path.stem]
+    return found
+
+
+@pytest.fixture(scope="module")
+def codec() -> LoadedCodec:
+    return load_s2vc(os.environ.get("S2VC_GOLDEN_WEIGHTS", "small"), "cpu")
+
+
+def test_every_set_is_whole() -> None:
+    for folder in SETS.iterdir():
+        names = set(json.loads((folder / RECORD).read_text()))
+        assert names == {path.stem for path in folder.glob("*.s2vc")}
+    assert all(path.stat().st_size < MOST for path in MADE)
+
+
+@pytest.mark.parametrize("path", MADE, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_all_but_the_symbols_is_read_as_ever(path: Path) -> None:
+    data = path.read_bytes()
+    assert describe(data) == recorded(path)
+    ArchiveReader(data).verify()
+    assert not ArchiveReader(data, salvage=True).damage
+
+
+def test_symbols_are_those_that_were_coded(codec: LoadedCodec) -> None:
+    mine = SETS / codec.weights_sha256[:12]
+    assert mine.is_dir(), (
+        f"no golden archives of weights {codec.weights_sha256[:12]}: run `python -m tests.golden` and commit "
+        f"sets/{mine.name} together with the new weights; leave the older sets as they are"
+    )
+    for path in sorted(mine.glob("*.s2vc")):
+        told = recorded(path)
+        assert told["weights_sha256"] == codec.weights_sha256
+        for gop, record in zip(told["gops"], ArchiveReader(path.read_bytes()).gops(), strict=True):
+            coded = EncodedGop.from_payload(record.payload)
+            assert (f"{coded.symbol_crc:08x}", coded.checks.hex()) == (gop["symbol_crc"], gop["checks"])
+            codec.check_symbols([coded])

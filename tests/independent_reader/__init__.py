@@ -1,0 +1,1 @@
+"""A reader of archives that shares nothing with the product but docs/format.md."""
