@@ -23,6 +23,12 @@ def compress(
         ),
     ],
     gop: Annotated[int, typer.Option(help="Frames per GOP.")] = 32,
+    scene_cuts: Annotated[
+        bool, typer.Option("--scene-cuts", help="End GOPs at scene cuts too; --gop is then the maximum.")
+    ] = False,
+    deinterlace: Annotated[
+        bool, typer.Option("--deinterlace", help="Make progressive pictures of interlaced ones.")
+    ] = False,
     quality: Annotated[int, typer.Option(help="Quality index, 0 (smallest) to 63 (best).")] = 56,
     model: Model = "small",
     device: Device = "auto",
@@ -91,6 +97,8 @@ def compress(
     least, most = parse_workers(workers)
     config = JobConfig(
         gop=gop,
+        scene_cuts=scene_cuts,
+        deinterlace=deinterlace,
         quality=quality,
         model=model,
         device=device,

@@ -76,7 +76,11 @@ def adopt(video: PublishedVideo, job: JobContext, storage: Storage) -> tuple[Pub
         size_and_digest = fixity(stream)
         stream.seek(0)
         reader = ArchiveReader(stream)
-        gops = [_described(record, video, reader.header, storage) for record in reader.gops()]
+        expected = _expected(reader)
+        gops = [
+            _described(record, frames, video, reader.header, storage)
+            for record, frames in zip(reader.gops(), expected, strict=True)
+        ]
         frames = sum(gop.frames for gop in gops)
         listed = _listed(video.source.frame_list_key, frames, storage)
         published = Published(key, size_and_digest, reader.header, reader.index, listed)
@@ -95,6 +99,11 @@ def _publish(
     """The archive that is now in place, or None when one already was and it is not these bytes."""
     if [gop.index for gop in gops] != list(range(len(video.specs))):
         raise CorruptArchive(f"{video.source.uri}: {len(gops)} of {len(video.specs)} GOPs are staged")
+    if [gop.frames_expected for gop in gops] != [spec.frames for spec in video.specs]:
+        raise CorruptArchive(
+            f"{video.source.uri}: staged GOPs have other lengths than planned; delete {video.staging}/ and run the job "
+            "again"
+        )
     with (
         local_errors("write the archive in the scratch folder (TMPDIR)"),
         tempfile.TemporaryDirectory(prefix="s2vc-") as folder,
@@ -103,7 +112,7 @@ def _publish(
         with path.open("wb") as out, frames.open("wb") as lines:
             frame_list = FrameListWriter(lines, video.info, video.fixity.sha256)
             records = _records(video, gops, storage, frame_list)
-            write_archive(out, _header(video, job), records, _passthrough(video, job))
+            write_archive(out, _header(video, gops, job), records, _passthrough(video, job))
         with path.open("rb") as stream:
             published = _verified(stream, video.source.archive_key, gops)
         published = replace(published, framemd5_sha256=fixity(frames).sha256)
@@ -152,8 +161,11 @@ def _listed(key: str, frames: int, storage: Storage) -> str | None:
         return fixity(stream).sha256
 
 
-def _header(video: PlannedVideo, job: JobContext) -> ArchiveHeader:
-    info = video.info
+def _header(video: PlannedVideo, gops: Sequence[StagedGop], job: JobContext) -> ArchiveHeader:
+    info, tags, deinterlaced = video.info, video.info.tags, None
+    if job.config.deinterlace:
+        deinterlaced = sum(gop.frames_interlaced for gop in gops)
+        tags = replace(tags, field_order="progressive") if deinterlaced else tags
     return ArchiveHeader(
         model_id=job.codec.model_id,
         weights_sha256=job.codec.weights_sha256,
@@ -178,8 +190,10 @@ def _header(video: PlannedVideo, job: JobContext) -> ArchiveHeader:
         source_pix_fmt=info.pix_fmt,
         source_bit_depth=info.bit_depth,
         source_stream=info.stream_index,
-        tags=info.tags,
-        decisions=decisions(info),
+        tags=tags,
+        decisions=decisions(info, deinterlaced=deinterlaced),
+        scene_cuts=job.config.scene_cuts,
+        deinterlace=job.config.deinterlace,
     )
 
 
@@ -237,8 +251,15 @@ def _record(
     clear_staging(staging, storage)
 
 
+def _expected(reader: ArchiveReader) -> list[int]:
+    """Frames that each GOP should hold, as far as an archive tells: those up to the next one's first."""
+    header, firsts = reader.header, [entry.first_frame for entry in reader.index.gops]
+    ends = [*firsts[1:], header.frames]
+    return [min(header.gop_length, end - first) for first, end in zip(firsts, ends, strict=True)]
+
+
 def _described(
-    record: GopRecord, video: PublishedVideo, header: ArchiveHeader, storage: Storage
+    record: GopRecord, expected: int, video: PublishedVideo, header: ArchiveHeader, storage: Storage
 ) -> StagedGop:
     key = staging_key(video.staging, record.index)
     digest = hashlib.sha256(record.payload).hexdigest()
@@ -249,7 +270,6 @@ def _described(
     if staged is not None and staged.payload_sha256 == digest:
         return staged
     parsed = EncodedGop.from_payload(record.payload)
-    expected = min(header.gop_length, header.frames - record.first_frame)
     return StagedGop(
         video_id=video.source.video_id,
         index=record.index,

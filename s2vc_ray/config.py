@@ -77,6 +77,8 @@ class JobConfig:
 
     Attributes:
         gop: frames per GOP, 1..1024; the last GOP of a video may be shorter.
+        scene_cuts: end GOPs at scene cuts too; ``gop`` is then the most frames of one. See `s2vc_ray.scene_cuts`.
+        deinterlace: make progressive pictures of those that the source's decoder flags as interlaced.
         quality: quality index, 0 (smallest) .. 63 (best). The default is the lowest at which what enters a scene
             has been seen to appear.
         model: a packaged model's name, or a directory with weights.
@@ -99,6 +101,8 @@ class JobConfig:
     """
 
     gop: int = 32
+    scene_cuts: bool = False
+    deinterlace: bool = False
     quality: int = 56
     model: str = "small"
     device: str = "auto"
@@ -138,8 +142,8 @@ class JobConfig:
             raise ConfigError(f"ray address {self.ray_address!r} needs executor 'ray', not {self.executor!r}")
 
     def config_hash(self, weights_sha256: str) -> str:
-        """16 hex digits over what decides an archive's bytes: GOP length, quality, passthrough and the
-        weights.
+        """16 hex digits over what decides an archive's bytes: GOP length, scene cuts, deinterlacing, quality,
+        passthrough and the weights.
 
         The weights' digest stands for ``model``: one name may come to mean other weights, and one set of
         weights may lie in several places. Workers, devices and metrics are left out: they change when and
@@ -150,6 +154,8 @@ class JobConfig:
             "quality": self.quality,
             "passthrough": self.passthrough,
             "weights": weights_sha256,
+            # Only where asked for: what was made before there were these options keeps its hash.
+            **{name: True for name in ("scene_cuts", "deinterlace") if getattr(self, name)},
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 

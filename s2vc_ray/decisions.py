@@ -13,10 +13,21 @@ _HDR = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
 """FFmpeg's transfer codes (ITU-T H.273) of HDR."""
 
 
-def decisions(info: VideoInfo) -> tuple[str, ...]:
+_ORDERS = {
+    "tt": "top field first",
+    "bt": "top field first",
+    "bb": "bottom field first",
+    "tb": "bottom field first",
+}
+
+
+def decisions(info: VideoInfo, *, deinterlaced: int | None = None) -> tuple[str, ...]:
     """The decisions taken for ``info``; none for progressive 8-bit pictures without company.
 
     4:2:0 and 4:2:2 chroma is brought to the picture's resolution; that goes for all video and is not said each time.
+
+    Args:
+        deinterlaced: how many pictures were made progressive; None where that was not asked for.
     """
     said = []
     if info.bit_depth > 8:
@@ -25,15 +36,14 @@ def decisions(info: VideoInfo) -> tuple[str, ...]:
         said.append(
             f"{_HDR[info.colour.transfer]} pictures coded as they are: no tone mapping, transfer kept"
         )
-    if info.tags.field_order not in ("unknown", "progressive"):
-        order = {
-            "tt": "top field first",
-            "bt": "top field first",
-            "bb": "bottom field first",
-            "tb": "bottom field first",
-        }
-        which = order.get(info.tags.field_order, "field order unknown")
+    which = _ORDERS.get(info.tags.field_order, "field order unknown")
+    interlaced = info.tags.field_order not in ("unknown", "progressive")
+    if deinterlaced:
+        said.append(f"{deinterlaced} interlaced pictures ({which}) deinterlaced by FFmpeg's bwdif")
+    elif interlaced and deinterlaced is None:
         said.append(f"interlaced pictures ({which}) coded as whole frames: not deinterlaced")
+    elif interlaced:
+        said.append(f"called interlaced ({which}) by no picture itself: not deinterlaced")
     if len(VideoFormat(info.pix_fmt).components) < 3 and not VideoFormat(info.pix_fmt).has_palette:
         said.append(f"gray ({info.pix_fmt}) coded as RGB")
     if info.other_videos:

@@ -20,6 +20,7 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
 from s2vc_ray.colour import EXACT, scaler_matrix, scaler_range
+from s2vc_ray.deinterlace import deinterlaced
 from s2vc_ray.errors import SourceError
 from s2vc_ray.frame_digests import FrameHasher
 from s2vc_ray.seek_points import is_seek_point
@@ -33,7 +34,7 @@ from s2vc_ray.source_io import (
     packets_of,
 )
 from s2vc_ray.ticks import VideoPacket, frame_step, frames_from_tick
-from s2vc_ray.values import FrameDigest, GopSpec
+from s2vc_ray.values import FrameDigest, GopSpec, VideoInfo
 
 _SEEK_TRIES = 6
 
@@ -50,6 +51,7 @@ class DecodedGop:
         frames: uint8 RGB, shape (T, H, W, 3), full range, in presentation order, before any rotation.
         pts: time stamp of each frame; a subset of the spec's.
         corrupt: how many of ``frames`` the decoder marked as damaged.
+        interlaced: how many of ``frames`` it flagged as interlaced, as they are in the source.
         missing: how many frames of the spec did not come out at all.
         digests: of each of ``frames``, in its native planes before any conversion.
     """
@@ -57,25 +59,35 @@ class DecodedGop:
     frames: npt.NDArray[np.uint8]
     pts: tuple[int, ...]
     corrupt: int
+    interlaced: int
     missing: int
     digests: tuple[FrameDigest, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedFrame:
-    """One frame: its time stamp, uint8 RGB of shape (H, W, 3), whether the decoder marked it damaged, its digest."""
+    """One frame: its time stamp, uint8 RGB of shape (H, W, 3), and of the source's own picture whether the decoder
+    marked it as damaged and as interlaced, and its digest."""
 
     pts: int
     rgb: npt.NDArray[np.uint8]
     corrupt: bool
+    interlaced: bool
     digest: FrameDigest
 
 
-def decode_gop(source: Source, spec: GopSpec, *, threads: int = 1) -> DecodedGop:
+_Fact = tuple[int, bool, bool, FrameDigest]
+"""What is said of a decoded picture: pts, damaged, interlaced, digest."""
+
+
+def decode_gop(source: Source, spec: GopSpec, *, threads: int = 1, deinterlace: bool = False) -> DecodedGop:
     """Decode the frames of ``spec`` from ``source`` (a path or a seekable binary file).
 
     When frames do not come out from the spec's own seek point, decoding is tried once more from further
     back, since some encoders flag as keyframes pictures that need what lies before them.
+
+    Args:
+        deinterlace: as `read_gop`.
 
     Raises:
         SourceError: nothing of the GOP decodes, or its pictures are not of the size the spec names.
@@ -83,13 +95,15 @@ def decode_gop(source: Source, spec: GopSpec, *, threads: int = 1) -> DecodedGop
     place = {pts: at for at, pts in enumerate(spec.pts)}
     # Filled in place: a list of frames and the array stacked from it would take the memory twice.
     frames = np.empty((spec.frames, spec.height, spec.width, 3), np.uint8)
-    found: dict[int, tuple[bool, FrameDigest]] = {}
+    found: dict[int, _Fact] = {}
     for further_back in (False, True):
         if len(found) < spec.frames:
-            for frame in read_gop(source, spec, threads=threads, further_back=further_back):
+            for frame in read_gop(
+                source, spec, threads=threads, further_back=further_back, deinterlace=deinterlace
+            ):
                 if frame.pts not in found:
                     frames[place[frame.pts]] = frame.rgb
-                    found[frame.pts] = frame.corrupt, frame.digest
+                    found[frame.pts] = frame.pts, frame.corrupt, frame.interlaced, frame.digest
     if not found:
         raise SourceError(
             f"{name_of(source, spec.source_uri)}: none of the {spec.frames} frames of GOP {spec.index} "
@@ -99,38 +113,55 @@ def decode_gop(source: Source, spec: GopSpec, *, threads: int = 1) -> DecodedGop
     return DecodedGop(
         frames=frames if len(pts) == spec.frames else frames[[place[one] for one in pts]],
         pts=pts,
-        corrupt=sum(corrupt for corrupt, _ in found.values()),
+        corrupt=sum(corrupt for _, corrupt, _, _ in found.values()),
+        interlaced=sum(interlaced for _, _, interlaced, _ in found.values()),
         missing=spec.frames - len(pts),
-        digests=tuple(found[one][1] for one in pts),
+        digests=tuple(found[one][3] for one in pts),
     )
 
 
 def read_gop(
-    source: Source, spec: GopSpec, *, threads: int = 1, further_back: bool = False
+    source: Source,
+    spec: GopSpec,
+    *,
+    threads: int = 1,
+    further_back: bool = False,
+    deinterlace: bool = False,
 ) -> Iterator[DecodedFrame]:
     """Yield the frames of ``spec`` in presentation order, one at a time, so that memory stays flat.
 
     Args:
+        deinterlace: see `s2vc_ray.deinterlace`; only frames of ``spec`` are looked at for it.
         further_back: begin at the seek point before the spec's own (at the very beginning for sources without
             presentation times).
 
     Raises:
         SourceError: the source cannot be opened, or a frame's size is not the spec's.
     """
-    name = name_of(source, spec.source_uri)
-    wanted = set(spec.pts)
     to_rgb, digest = RgbConverter(), FrameHasher()
-    for pts, frame in _frames_from(source, spec, threads, further_back):
-        if pts in wanted:
-            if (frame.width, frame.height) != (spec.width, spec.height):
-                raise SourceError(
-                    f"{name}: the picture size changes to {frame.width}x{frame.height} at pts {pts} "
-                    f"(GOP {spec.index}, expected {spec.width}x{spec.height}); split the source there"
-                )
-            wanted.remove(pts)
-            yield DecodedFrame(pts, to_rgb(frame), frame.is_corrupt, digest(frame))
-        if not wanted or pts > spec.pts[-1]:
-            return
+    frames: Iterator[tuple[_Fact, VideoFrame]] = (
+        ((pts, frame.is_corrupt, frame.interlaced_frame, digest(frame)), frame)
+        for pts, frame in _wanted_frames(source, spec, threads, further_back)
+    )
+    for (pts, corrupt, interlaced, md5), frame in deinterlaced(frames) if deinterlace else frames:
+        yield DecodedFrame(pts, to_rgb(frame), corrupt, interlaced, md5)
+
+
+def decode_all(source: Source, info: VideoInfo, *, uri: str = "") -> Iterator[tuple[int, VideoFrame]]:
+    """Decode the whole of a probed source: time stamps and native pictures, as they come out of the decoder.
+
+    Each is one of ``info.pts``, save for frames behind damage or without a place of their own.
+
+    Raises:
+        SourceError: the source cannot be opened.
+    """
+    with open_source(source, uri) as container:
+        stream = choose_video(container, name_of(source, uri), info.stream_index)
+        stream.thread_type = "AUTO"
+        if lacks_pts(container):
+            yield from frames_from_tick(container, stream, None, from_start=True)
+        else:
+            yield from _timed_frames(stream, packets_of(container, stream))
 
 
 class RgbConverter:
@@ -158,6 +189,25 @@ class RgbConverter:
             threads=1,
         )
         return np.asarray(rgb.to_ndarray(), dtype=np.uint8)
+
+
+def _wanted_frames(
+    source: Source, spec: GopSpec, threads: int, further_back: bool
+) -> Iterator[tuple[int, VideoFrame]]:
+    """The frames of ``spec``, each once, with their time stamps."""
+    name = name_of(source, spec.source_uri)
+    wanted = set(spec.pts)
+    for pts, frame in _frames_from(source, spec, threads, further_back):
+        if pts in wanted:
+            if (frame.width, frame.height) != (spec.width, spec.height):
+                raise SourceError(
+                    f"{name}: the picture size changes to {frame.width}x{frame.height} at pts {pts} "
+                    f"(GOP {spec.index}, expected {spec.width}x{spec.height}); split the source there"
+                )
+            wanted.remove(pts)
+            yield pts, frame
+        if not wanted or pts > spec.pts[-1]:
+            return
 
 
 def _open(source: Source, spec: GopSpec, threads: int) -> tuple[InputContainer, VideoStream]:

@@ -1,24 +1,41 @@
 """From a source to GOP references: fixity, what the destination already holds, probe, split.
 
 One call per source, on any node, and its trouble is a value, `VideoFailure`, so that one bad source never ends a batch.
-Reads a source's bytes and its packets, never its pictures. Knows nothing of executors or the codec.
+Reads a source's bytes and its packets; its pictures only to find scene cuts. Knows nothing of executors or the codec.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader
 from s2vc_ray.config import JobConfig
-from s2vc_ray.errors import ArchiveError, ConfigError, ObjectExists, S2vcError, SourceError
+from s2vc_ray.errors import (
+    ArchiveError,
+    ConfigError,
+    ObjectExists,
+    ObjectMissing,
+    S2vcError,
+    SourceError,
+)
 from s2vc_ray.fixity import fixity
 from s2vc_ray.manifest import Description, describe
 from s2vc_ray.probe import probe
+from s2vc_ray.scene_cuts import find_cuts
 from s2vc_ray.sources import Source, open_media
 from s2vc_ray.split import split
-from s2vc_ray.staging import StagedGop, staging_key, staging_prefix, unpack_staged
+from s2vc_ray.staging import (
+    StagedGop,
+    cuts_key,
+    pack_cuts,
+    staging_key,
+    staging_prefix,
+    unpack_cuts,
+    unpack_staged,
+)
 from s2vc_ray.storage import Storage, open_source, stat_source
 from s2vc_ray.values import GopSpec, VideoInfo
 
@@ -101,7 +118,8 @@ def plan_video(
             return PublishedVideo(source, known, staging, mine)
         with open_media(source.uri) as media:
             info = probe(media, uri=source.uri)
-        specs = split(info, source_uri=source.uri, video_id=source.video_id, gop=config.gop)
+        cuts = _cuts(source, info, storage, staging) if config.scene_cuts else None
+        specs = split(info, source_uri=source.uri, video_id=source.video_id, gop=config.gop, cuts=cuts)
         staged = _staged(storage, staging, len(specs))
         return PlannedVideo(source, known, info, tuple(specs), staging, staged)
     except Exception as error:
@@ -120,6 +138,19 @@ def _unchanged(source: Source, storage: Storage, told: Description) -> SourceFix
     if archive is None or archive.size != told.archive_bytes:
         return None
     return SourceFixity(now.size, now.etag, told.source_sha256)
+
+
+def _cuts(source: Source, info: VideoInfo, storage: Storage, prefix: str) -> tuple[int, ...]:
+    """The scene cuts that are staged, else those that are found now, staged for whoever plans the video again."""
+    key = cuts_key(prefix)
+    with suppress(ObjectMissing):
+        return unpack_cuts(storage.read(key), key, info.frames)
+    with open_media(source.uri) as media:
+        cuts = find_cuts(media, info, uri=source.uri)
+    if not storage.put(key, pack_cuts(cuts, info.frames)):
+        with suppress(ObjectMissing):
+            return unpack_cuts(storage.read(key), key, info.frames)
+    return cuts
 
 
 def _staged(storage: Storage, prefix: str, count: int) -> tuple[StagedGop, ...]:
@@ -192,4 +223,8 @@ def _difference(header: ArchiveHeader, source_sha256: str, config: JobConfig, we
         return f"was coded by other weights ({header.weights_sha256[:12]}, not {weights_sha256[:12]})"
     if (header.q, header.gop_length) != (config.quality, config.gop):
         return f"was coded at q {header.q}, GOP {header.gop_length}, not q {config.quality}, GOP {config.gop}"
+    if header.scene_cuts != config.scene_cuts:
+        return f"was cut {'with' if header.scene_cuts else 'without'} --scene-cuts"
+    if header.deinterlace != config.deinterlace:
+        return f"was made {'with' if header.deinterlace else 'without'} --deinterlace"
     return ""

@@ -121,16 +121,18 @@ def _steady(packets: Iterable[VideoPacket], stream: VideoStream, name: str) -> I
     A step back of less than half a second is damage, or a muxer's carelessness, and does no harm.
     """
     unit = stream.time_base or Fraction(1)
+    slack = _SLACK_SECONDS // unit
     last: int | None = None
     for packet in packets:
-        if packet.dts is not None:
-            if last is not None and (last - packet.dts) * unit > _SLACK_SECONDS:
+        dts = packet.dts
+        if dts is not None:
+            if last is not None and last - dts > slack:
                 raise SourceError(
                     f"{name}: its clock jumps back from {float(last * unit):.3f} s to "
-                    f"{float(packet.dts * unit):.3f} s, as where recordings were joined; remux it so that times "
+                    f"{float(dts * unit):.3f} s, as where recordings were joined; remux it so that times "
                     "ascend (ffmpeg -i SOURCE -map 0 -c copy NEW)"
                 )
-            last = packet.dts
+            last = dts
         yield packet
 
 

@@ -29,7 +29,9 @@ FRAME_LIST_SUFFIX = ".framemd5"
 BAG = "manifest-sha256.txt"
 EVENTS = "events"
 _STAGED = re.compile(rf"{STAGING}/([0-9a-f]{{16}})/(.+)")
-_GOP = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}-[0-9a-f]{8}/[0-9]{6,}\.gop")
+_FINGERPRINT = r"[0-9a-f]{16}-[0-9a-f]{16}-[0-9a-f]{8}"
+_GOP = re.compile(rf"{_FINGERPRINT}/[0-9]{{6,}}\.gop")
+_CUTS = re.compile(rf"{_FINGERPRINT}/cuts\.json")
 _PART = re.compile(r"/([0-9a-f]{16})\.parquet$")
 _COLUMNS = (
     "created",
@@ -215,12 +217,18 @@ def is_staged_gop(key: str) -> bool:
     return inside is not None and _GOP.fullmatch(inside[2]) is not None
 
 
+def is_staged(key: str) -> bool:
+    """Whether ``key`` is exactly what `s2vc_ray.staging` makes: a GOP's, or that of a video's scene cuts."""
+    inside = _STAGED.fullmatch(key)
+    return is_staged_gop(key) or (inside is not None and _CUTS.fullmatch(inside[2]) is not None)
+
+
 def is_our_write(write: Unfinished) -> bool:
     """Whether an unfinished write would become an object of ours, rather than somebody else's upload."""
     ours = (ARCHIVE_SUFFIX, FRAME_LIST_SUFFIX, ".s2vc-tmp", BAG)
     return (
         write.key.endswith(ours)
-        or is_staged_gop(write.key)
+        or is_staged(write.key)
         or (write.key.startswith((f"{MANIFEST}/job=", f"{EVENTS}/")) and write.key.endswith(".parquet"))
     )
 

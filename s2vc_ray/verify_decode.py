@@ -155,7 +155,7 @@ class PixelCheck(SymbolCheck):
             return
         try:
             with open_media(reference.uri) as media:
-                source = decode_gop(media, spec)
+                source = decode_gop(media, spec, deinterlace=self._header.deinterlace)
         except SourceError as error:
             yield f"{where}: {error}"
             return

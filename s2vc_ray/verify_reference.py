@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 
 from s2vc_ray.archive import ArchiveHeader
 from s2vc_ray.config import METRICS
@@ -16,7 +16,7 @@ from s2vc_ray.manifest import part_key, read_columns
 from s2vc_ray.plan import read_fixity
 from s2vc_ray.probe import probe
 from s2vc_ray.sources import open_media
-from s2vc_ray.split import split
+from s2vc_ray.split import split_at
 from s2vc_ray.storage import Storage, stat_source
 from s2vc_ray.survey import ARCHIVE_SUFFIX, FRAME_LIST_SUFFIX
 from s2vc_ray.values import FrameDigest
@@ -27,6 +27,7 @@ PLACES = ("payload_offset", "payload_bytes", "frames_encoded")
 _MEASURED = (
     "source_uri",
     "source_name",
+    "frames_expected",
     "frames_encoded",
     "metric_policy",
     "metric_frames",
@@ -81,7 +82,9 @@ def find_reference(header: ArchiveHeader, word: Word, storage: Storage | None, r
         raise SourceError(f"{uri} is not the source: its SHA-256 is not {header.source_sha256}")
     with open_media(uri) as media:
         info = probe(media, uri=uri)
-    specs = split(info, source_uri=uri, video_id=word.video or "", gop=header.gop_length)
+    # Where GOPs end need not follow from the header: the rows say how long each is.
+    *starts, _ = accumulate((rows[index]["frames_expected"] for index in sorted(rows)), initial=0)
+    specs = split_at(info, source_uri=uri, video_id=word.video or "", starts=starts)
     return Reference(uri, {spec.index: spec for spec in specs}, rows, _listed(storage, word, rows))
 
 

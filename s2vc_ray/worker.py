@@ -39,6 +39,7 @@ class _Source:
     pts: tuple[int, ...]
     digests: tuple[FrameDigest, ...]
     corrupt: int
+    interlaced: int
     seconds: float
 
 
@@ -105,7 +106,7 @@ class Worker:
                     outcomes[task] = staged
                 else:
                     gop, seconds = self._decode_source(task.spec)
-                    sources[task] = _Source(gop.pts, gop.digests, gop.corrupt, seconds)
+                    sources[task] = _Source(gop.pts, gop.digests, gop.corrupt, gop.interlaced, seconds)
                     frames.append(gop.frames)
                     # The codec frees them when they are coded, unless something else holds them.
                     del gop
@@ -134,7 +135,7 @@ class Worker:
     def _decode_source(self, spec: GopSpec) -> tuple[DecodedGop, float]:
         begun = time.perf_counter()
         with self._meter.doing("source"), open_media(spec.source_uri, self._blocks) as source:
-            gop = decode_gop(source, spec, threads=self._threads)
+            gop = decode_gop(source, spec, threads=self._threads, deinterlace=self._config.deinterlace)
         return gop, time.perf_counter() - begun
 
     def _stage(self, task: GopTask, attempt: int, source: _Source, coded: CodedGop) -> StagedGop:
@@ -148,6 +149,7 @@ class Worker:
             pts=source.pts,
             frames_expected=spec.frames,
             frames_corrupt=source.corrupt,
+            frames_interlaced=source.interlaced,
             width=coded.encoded.width,
             height=coded.encoded.height,
             q=coded.encoded.q,

@@ -36,7 +36,7 @@ class ArchiveHeader:
         average_rate: the source's average frames per second, ``None`` when unknown.
         last_duration: duration of the last frame in ``time_base`` units, 0 when unknown.
         frames: frames the source should have; more than the records hold when some were lost.
-        gop_length: the frames per GOP the splitter aimed at.
+        gop_length: the frames per GOP the splitter aimed at; with ``scene_cuts`` the most that one may have.
         q: the quality index asked for (0..63); each record holds the one it was coded with.
         source_name: last part of the source's URI. Bytes that were not UTF-8 appear as lone surrogates.
         source_size, source_sha256: fixity of the source file.
@@ -46,6 +46,8 @@ class ArchiveHeader:
         source_stream: index of the coded stream in the source.
         tags: field order, display matrix and HDR10's static metadata.
         decisions: what coding these pictures as 8-bit RGB changes or leaves undone, one sentence each.
+        scene_cuts: GOPs were asked to end at scene cuts too.
+        deinterlace: pictures that the source's decoder flags as interlaced were asked to be made progressive.
 
     Raises:
         ValueError: a field has the wrong type or lies outside its range.
@@ -76,6 +78,8 @@ class ArchiveHeader:
     source_stream: int = 0
     tags: PictureTags = UNTAGGED
     decisions: tuple[str, ...] = ()
+    scene_cuts: bool = False
+    deinterlace: bool = False
 
     def __post_init__(self) -> None:
         for name in ("model_id", "preset", "source_name", "creator"):
@@ -88,6 +92,9 @@ class ArchiveHeader:
                 raise ValueError(f"{name} must be a text of at most {_MAX_TEXT} characters")
         _check_decisions(self.decisions)
         _check_tags(self.tags)
+        for name in _OPTIONS:
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name} must be true or false, not {str(getattr(self, name))[:80]}")
         for name in ("weights_sha256", "source_sha256"):
             digest = getattr(self, name)
             if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
@@ -102,8 +109,12 @@ class ArchiveHeader:
             _check_fraction("average_rate", self.average_rate, positive=True)
 
     def to_json(self) -> bytes:
-        """Canonical JSON: ASCII, keys sorted, no white space, fractions as ``[numerator, denominator]``."""
-        values = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        """Canonical JSON: ASCII, keys sorted, no white space, fractions as ``[numerator, denominator]``, options only
+        where they were asked for."""
+        names = [field.name for field in dataclasses.fields(self)]
+        values = {
+            name: _plain(getattr(self, name)) for name in names if name not in _OPTIONS or getattr(self, name)
+        }
         return json.dumps(values, sort_keys=True, separators=(",", ":")).encode("ascii")
 
     @classmethod
@@ -148,6 +159,7 @@ _RANGES = {
     "source_stream": (0, 1 << 16),
 }
 _MAX_DECISIONS = 32
+_OPTIONS = ("scene_cuts", "deinterlace")
 
 
 def _plain(value: object) -> object:
