@@ -64,8 +64,12 @@ def extract(source: Source, *, uri: str = "") -> Passthrough:
     with open_source(source, uri) as container:
         video = choose_video(container, name)
         carried, omitted = _sort_streams(container, video.index)
+        # Damage in an MPEG stream can make a stream another kind while it is read: it stays what it was.
+        kinds = [stream.type for stream in carried]
         # Cover art is shown at no time.
-        units = [None if stream.type == "video" else _unit(stream) for stream in carried]
+        units = [
+            None if kind == "video" else _unit(stream) for stream, kind in zip(carried, kinds, strict=True)
+        ]
         records, first = PacketSpool(units), dict[int, PassPacket]()
         for packet in _packets(container, carried):
             first.setdefault(packet.stream, packet)
@@ -77,7 +81,10 @@ def extract(source: Source, *, uri: str = "") -> Passthrough:
             video_index=video.index,
             video_disposition=int(video.disposition),
             video_metadata=dict(video.metadata),
-            streams=tuple(_describe(stream, first.get(number)) for number, stream in enumerate(carried)),
+            streams=tuple(
+                _describe(stream, kind, first.get(number))
+                for number, (stream, kind) in enumerate(zip(carried, kinds, strict=True))
+            ),
             attachments=tuple(PassAttachment(stream.index, dict(stream.metadata)) for stream in attached),
             chapters=tuple(_chapter(chapter) for chapter in container.chapters()),
             omitted=tuple(omitted),
@@ -161,13 +168,13 @@ def _unit(stream: Stream) -> Fraction:
     return stream.time_base or Fraction(1, 1000)
 
 
-def _describe(stream: Stream, first: PassPacket | None) -> PassStream:
+def _describe(stream: Stream, kind: str, first: PassPacket | None) -> PassStream:
     template_format, template = _template(stream, first)
     context = _context(stream)
     return PassStream(
         index=stream.index,
         id=stream.id,
-        kind=stream.type,
+        kind=kind,
         codec=codec_name(stream),
         tag=_tag(stream),
         time_base=_unit(stream),
@@ -190,7 +197,7 @@ def codec_parameters(stream: Stream) -> dict[str, int | str]:
     context: Any = _context(stream)
     if context is None:
         return {}
-    if stream.type == "audio":
+    if context.type == "audio":
         return {
             "sample_rate": context.sample_rate,
             "channels": context.layout.nb_channels,
@@ -200,7 +207,7 @@ def codec_parameters(stream: Stream) -> dict[str, int | str]:
             "padding": int(context.delay),
             "profile": stream.profile or "",
         }
-    if stream.type == "video":
+    if context.type == "video":
         return {"width": context.width, "height": context.height}
     return {}
 
