@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -21,7 +23,8 @@ from jobs.bench_exact import ExactOptions, print_exact
 from jobs.bench_quality import QualityOptions, run_quality
 from jobs.bench_report import RowsFile, print_report, write_report
 from jobs.bench_rows import Row
-from jobs.bench_speed import DEFAULT_SIZES, SIZES, SpeedOptions, contents, run_speed
+from jobs.bench_speed import DEFAULT_SIZES, SIZES, SpeedOptions, SpeedResult, contents, run_speed
+from jobs.bench_stages import STAGES
 from s2vc_model.errors import ModelError
 from s2vc_model.metrics import METRICS
 from s2vc_model.metrics.weight_store import cache_path
@@ -122,11 +125,13 @@ def speed(
     rounds: Annotated[int, typer.Option(help="Calls per run; memory must not grow with it.")] = 2,
     batch: Annotated[int, typer.Option(help="GOPs of a call; 0: one a core, or what fills a GPU.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads of torch; 0 leaves the choice to torch.")] = 0,
+    trace: Annotated[Path | None, typer.Option(help="Write a profile of the last size's call there.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Encode and decode speed through real bytes, and peak memory."""
+    """Encode and decode speed through real bytes, where the time goes, and peak memory."""
     try:
-        options = SpeedOptions(model, device, q, gop, rounds, batch, threads)
-        print_speed(options, load_s2vc, contents(size))
+        options = SpeedOptions(model, device, q, gop, rounds, batch, threads, trace)
+        print_speed(options, load_s2vc, contents(size), as_json=as_json)
     except (S2vcError, ModelError) as error:
         _fail(error)
 
@@ -197,6 +202,26 @@ def chaos(
 
 
 @app.command()
+def fuzz(
+    archives: Annotated[int, typer.Option(help="Damaged and forged archives.")] = 20_000,
+    videos: Annotated[int, typer.Option(help="Damaged source videos.")] = 300,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same cases.")] = 1,
+    deep: Annotated[int, typer.Option(help="Decode symbols and write streams of every so many archives.")] = 20,
+    workers: Annotated[int, typer.Option(help="Processes side by side.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Read damaged and forged archives and sources; tell what crashes, hangs, grows or says what it must not."""
+    from jobs.bench_fuzz import FuzzOptions, print_fuzz
+
+    try:
+        clean = print_fuzz(FuzzOptions(archives, videos, seed, deep, workers), console, as_json=as_json)
+    except (S2vcError, ModelError) as error:
+        _fail(error)
+    if not clean:
+        raise typer.Exit(1)
+
+
+@app.command()
 def scale(
     videos: Annotated[int, typer.Option(help="Synthetic videos.")] = 50_000,
     gops: Annotated[int, typer.Option(help="GOPs of each.")] = 20,
@@ -223,13 +248,20 @@ def workers(
     print_workers(_numbers(counts), seconds, console, as_json=as_json)
 
 
-def print_speed(options: SpeedOptions, load: CodecLoader, runs: list[tuple[str, str]]) -> None:
-    """Measure each run and print one table."""
+def print_speed(
+    options: SpeedOptions, load: CodecLoader, runs: list[tuple[str, str]], *, as_json: bool = False
+) -> None:
+    """Measure each run and print tables, or one JSON document."""
+    results = list(run_speed(options, load, runs))
+    if as_json:
+        shares = [{"encode_share": r.encode_share, "decode_share": r.decode_share} for r in results]
+        print(json.dumps([{**asdict(r), **s} for r, s in zip(results, shares, strict=True)], indent=2))
+        return
     table = Table(title=f"Speed of {options.model}, q {options.q}, GOPs of {options.gop}")
     columns = ("size", "content", "GOPs at once", "frames", "bpp", "encode fps", "decode fps")
     for column in (*columns, "loaded MB", "peak MB, 1 round", f"{options.rounds} rounds"):
         table.add_column(column, justify="right")
-    for found in run_speed(options, load, runs):
+    for found in results:
         memory = (f"{megabytes:.0f}" for megabytes in (found.loaded_mb, found.first_mb, found.peak_mb))
         speeds = (f"{found.encode_fps:.2f}", f"{found.decode_fps:.2f}")
         size = f"{found.width}x{found.height}"
@@ -237,6 +269,30 @@ def print_speed(options: SpeedOptions, load: CodecLoader, runs: list[tuple[str, 
             size, found.content, str(found.batch), str(found.frames), f"{found.bpp:.4f}", *speeds, *memory
         )
     console.print(table)
+    _print_stages(results)
+
+
+def _print_stages(results: list[SpeedResult]) -> None:
+    """Where a frame's time goes in one GOP alone, and how much of the machine all cores reach."""
+    table = Table(title="One GOP alone: milliseconds a frame; all cores: share of a matrix product's speed")
+    for column in ("size", "content", "", *STAGES, "GFLOP", "share", "peak GFLOP/s", "J"):
+        table.add_column(column, justify="right")
+    for r in results:
+        for way, stages, operations, share in (
+            ("encode", r.encode_stages, r.encode_gflop, r.encode_share),
+            ("decode", r.decode_stages, r.decode_gflop, r.decode_share),
+        ):
+            if stages is None or operations is None:
+                continue
+            times = (f"{1000 * stages[stage]:.1f}" for stage in STAGES)
+            machine = (
+                f"{share or 0:.0%}",
+                f"{r.peak_gflops or 0:.0f}",
+                "-" if r.joules is None else f"{r.joules:.2f}",
+            )
+            table.add_row(f"{r.width}x{r.height}", r.content, way, *times, f"{operations:.2f}", *machine)
+    if table.row_count:
+        console.print(table)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -64,7 +64,7 @@ PLAIN = Way("cpu", lockstep=True, batch=1, threads=1, mkldnn=True, half=False)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``wrong`` GOPs of ``decoded`` did not decode to their symbols; of ``encoded`` nobody else could read ``unread``."""
+    """``wrong`` of ``decoded`` GOPs gave other symbols; the plain decoder failed on ``unread`` of ``encoded``."""
 
     way: Way
     decoded: int

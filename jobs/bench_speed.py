@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -45,6 +45,8 @@ class SpeedOptions:
     rounds: int = 2
     batch: int = 0
     threads: int = 0
+    trace: Path | None = None
+    """Where a profile of one more call goes, for chrome://tracing."""
 
     def __post_init__(self) -> None:
         if self.gop < 1 or self.rounds < 1 or self.batch < 0:
@@ -56,7 +58,10 @@ class SpeedResult:
     """Speed of one content at one size; ``bpp`` counts payloads.
 
     ``loaded_mb`` is resident memory with the model loaded and the content in place, ``first_mb`` the peak
-    after the first round, ``peak_mb`` after the last.
+    after the first round, ``peak_mb`` after the last. The rest is None for codecs that are not ours:
+    ``encode_stages`` and ``decode_stages`` are seconds a frame of one GOP alone, by stage; ``encode_gflop`` and
+    ``decode_gflop`` what an inter frame takes; ``peak_gflops`` what a large matrix product reaches here with all
+    cores; ``joules`` what a GPU used for each frame, coded both ways.
     """
 
     content: str
@@ -70,6 +75,30 @@ class SpeedResult:
     loaded_mb: float
     first_mb: float
     peak_mb: float
+    encode_stages: dict[str, float] | None = None
+    decode_stages: dict[str, float] | None = None
+    encode_gflop: float | None = None
+    decode_gflop: float | None = None
+    peak_gflops: float | None = None
+    joules: float | None = None
+
+    @property
+    def encode_share(self) -> float | None:
+        """Share of the machine's matrix product that encoding reaches."""
+        return (
+            self.encode_gflop * self.encode_fps / self.peak_gflops
+            if self.encode_gflop and self.peak_gflops
+            else None
+        )
+
+    @property
+    def decode_share(self) -> float | None:
+        """Share of the machine's matrix product that decoding reaches."""
+        return (
+            self.decode_gflop * self.decode_fps / self.peak_gflops
+            if self.decode_gflop and self.peak_gflops
+            else None
+        )
 
 
 def contents(sizes: str) -> list[tuple[str, str]]:
@@ -113,6 +142,7 @@ def measure_speed(
     _warm_up(codec, frames[:2], options.q, batch)
     gops = [frames, *(frames.copy() for _ in range(batch - 1))]
     loaded = psutil.Process().memory_info().rss / 1e6
+    energy = _joules(codec)
     encode = decode = 0.0
     size, first = 0, 0.0
     for _ in range(options.rounds):
@@ -128,9 +158,63 @@ def measure_speed(
         first = first or _peak_mb()
     count = options.rounds * batch * len(frames)
     bpp = 8 * size / (count * width * height)
-    return SpeedResult(
+    used = _joules(codec)
+    result = SpeedResult(
         content, width, height, batch, count, bpp, count / encode, count / decode, loaded, first, _peak_mb()
     )
+    if used is not None and energy is not None:
+        result = replace(result, joules=(used - energy) / count)
+    if options.trace:
+        _profile(codec, gops, options)
+    return _explained(result, codec, frames, options.q)
+
+
+def _explained(result: SpeedResult, codec: LoadedCodec, frames: Pixels, q: int) -> SpeedResult:
+    """With stages and operations, where the codec is ours."""
+    from jobs.bench_stages import gflop, matmul_gflops, stage_seconds
+    from s2vc_model.codec import S2vcCodec
+
+    if not isinstance(codec, S2vcCodec):
+        return result
+    own = codec
+    few = frames[:8]
+    coded: list[EncodedGop] = []
+    encode = stage_seconds(own, lambda: coded.extend(own.encode_gops([few], q)))
+    decode = stage_seconds(own, lambda: own.decode_gops(coded))
+    # Operations are counted in the thread that asks, so the lanes stay out of it; the second frame is an inter frame.
+    apart, own.lockstep = own.lockstep, True
+    try:
+        firsts = [own.encode_gops([frames[:n]], q) for n in (1, 2)]
+        costs = [gflop(lambda n=n: own.encode_gops([frames[:n]], q)) for n in (1, 2)]  # type: ignore[misc]
+        back = [gflop(lambda g=g: own.decode_gops(g)) for g in firsts]  # type: ignore[misc]
+    finally:
+        own.lockstep = apart
+    return replace(
+        result,
+        encode_stages={stage: seconds / len(few) for stage, seconds in encode.items()},
+        decode_stages={stage: seconds / len(few) for stage, seconds in decode.items()},
+        encode_gflop=costs[1] - costs[0],
+        decode_gflop=back[1] - back[0],
+        peak_gflops=matmul_gflops(own.device),
+    )
+
+
+def _joules(codec: LoadedCodec) -> float | None:
+    import torch
+
+    from jobs.bench_stages import joules
+
+    device = codec.device
+    return joules(device) if isinstance(device, torch.device) else None
+
+
+def _profile(codec: LoadedCodec, gops: list[Pixels], options: SpeedOptions) -> None:
+    from torch.profiler import profile
+
+    assert options.trace is not None
+    with profile() as found:
+        codec.decode_gops(codec.encode_gops(gops, options.q))
+    found.export_chrome_trace(str(options.trace))
 
 
 def _frames(content: str, width: int, height: int, count: int) -> Pixels:
