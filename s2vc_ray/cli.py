@@ -15,7 +15,7 @@ import warnings
 import typer
 
 from s2vc_model.errors import ModelError
-from s2vc_ray import cli_compress, cli_decode, cli_inspect, cli_model, cli_verify
+from s2vc_ray import cli_audit, cli_compress, cli_decode, cli_inspect, cli_model, cli_verify
 from s2vc_ray.errors import ArchiveError, ConfigError, S2vcError
 
 # Two spinning torch threads on two cores are many times slower than one; read when torch is first imported.
@@ -31,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-manifest_app = typer.Typer(help="Read manifests.", no_args_is_help=True)
+manifest_app = typer.Typer(help="Read and compact manifests.", no_args_is_help=True)
 
 for command in (
     cli_compress.compress,
@@ -44,9 +44,11 @@ for command in (
     cli_verify.verify,
     cli_verify.bag,
     cli_verify.events,
+    cli_audit.audit,
 ):
     app.command()(command)
 manifest_app.command()(cli_inspect.show)
+manifest_app.command()(cli_audit.compact)
 app.add_typer(manifest_app, name="manifest")
 app.add_typer(cli_model.model_app, name="model")
 

@@ -106,7 +106,7 @@ def show(
     destination: Destination,
     as_json: Json = False,
 ) -> None:
-    """Show the latest word on every video under DST.
+    """Show what stands of every video under DST, and what failed.
 
     \b
     s2vc manifest show out/
@@ -126,3 +126,5 @@ def show(
     for video in videos:
         if video["error"]:
             typer.echo(f"{video['source_name']}: {video['error_class']}: {video['error']}")
+        if video["later_failure"]:
+            typer.echo(f"{video['source_name']}: failed later, the archive stands: {video['later_failure']}")

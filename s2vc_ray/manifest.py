@@ -6,7 +6,9 @@ compressed, in full or in part, has one row per GOP; a video that failed has one
 ``status = 'failed'``, the error, and the GOP where it happened if one is known.
 
 Several jobs may describe one video: a failed one and the one that made it good, or two drivers that ran side by
-side. Of each video the rows of the job created last count; `summarise_manifest` and `s2vc manifest show` take those.
+side. The rule, for everybody who reads it: the archive that lies there is described by the rows of the latest job (by
+``created``, then ``job``) that did not fail; of several videos that name one archive, by the latest of theirs. A later
+failure is told beside it. A video that never was compressed is described by its latest failure.
 
 Columns are only ever added, never renamed or given another meaning; ``schema_version`` counts the additions. Knows
 nothing of Ray or torch.
@@ -17,10 +19,11 @@ from __future__ import annotations
 import io
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,6 +36,9 @@ from s2vc_ray.storage import Storage, open_storage
 SCHEMA_VERSION = 2
 ROOT = "manifest"
 _VIDEO_ID = re.compile(r"[0-9a-f]{16}")
+
+QUALITY: Mapping[str, bool] = MappingProxyType({"psnr": True, "ms_ssim": True, "lpips_alex": False})
+"""Metrics that the manifest has columns for, and whether higher is better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,18 +214,18 @@ class PartIndex:
 
 def describe(storage: Storage, parts: Iterable[str], *, archive: str, config_hash: str) -> Description | None:
     """What the latest of ``parts`` says of a source having become this archive under this configuration."""
-    found: dict[datetime, Description] = {}
+    found: dict[tuple[datetime, str], Description] = {}
     for key in parts:
         row = _first_row(storage, key)
         if row["status"] != "failed" and (row["archive"], row["config_hash"]) == (archive, config_hash):
-            found[row.pop("created")] = Description(
+            found[row["created"], key] = Description(
                 **{name: row[name] for name in Description.__annotations__}
             )
     return found[max(found)] if found else None
 
 
 def read_manifest(destination: Storage | str) -> pa.Table:
-    """All rows under a destination, ordered by creation, name and GOP; columns as `SCHEMA`, and any added
+    """All rows under a destination, ordered by creation, job, name and GOP; columns as `SCHEMA`, and any added
     since.
 
     Raises:
@@ -228,7 +234,7 @@ def read_manifest(destination: Storage | str) -> pa.Table:
     storage = open_storage(destination) if isinstance(destination, str) else destination
     parts = [read_part(storage, key) for key in _part_keys(storage)]
     table = pa.concat_tables([SCHEMA.empty_table(), *parts], promote_options="default")
-    return table.sort_by([(name, "ascending") for name in ("created", "source_name", "gop_index")])
+    return table.sort_by([(name, "ascending") for name in ("created", "job", "source_name", "gop_index")])
 
 
 def read_columns(data: bytes, columns: Sequence[str]) -> pa.Table:

@@ -180,15 +180,25 @@ def read_events(destination: Storage | str) -> pa.Table:
         StorageError: a part cannot be read; the message names it.
     """
     storage = open_storage(destination) if isinstance(destination, str) else destination
-    tables = [SCHEMA.empty_table(), pa.Table.from_pylist(list(_compressions(storage)), schema=SCHEMA)]
+    compressions = pa.Table.from_pylist(list(_compressions(storage)), schema=SCHEMA)
+    table = pa.concat_tables([compressions, read_verifications(storage)], promote_options="default")
+    return table.sort_by([(name, "ascending") for name in ("time", "object", "event_type")])
+
+
+def read_verifications(storage: Storage) -> pa.Table:
+    """The events of every verification.
+
+    Raises:
+        StorageError: a part cannot be read; the message names it.
+    """
+    tables = [SCHEMA.empty_table()]
     for item in storage.list(f"{EVENTS}/"):
         if _PART.fullmatch(item.key):
             try:
                 tables.append(pq.ParquetFile(io.BytesIO(storage.read(item.key))).read())
             except pa.ArrowException as error:
                 raise StorageError(f"events {item.key} cannot be read: {error}") from error
-    table = pa.concat_tables(tables, promote_options="default")
-    return table.sort_by([(name, "ascending") for name in ("time", "object", "event_type")])
+    return pa.concat_tables(tables, promote_options="default")
 
 
 def _compressions(storage: Storage) -> Iterator[dict[str, Any]]:

@@ -16,18 +16,33 @@ _WORSTS = {"psnr_worst": min, "ms_ssim_worst": min, "lpips_alex_worst": max}
 
 
 def summarise_manifest(manifest: pa.Table) -> list[dict[str, Any]]:
-    """The latest word on each video, one dict per video, in order of name.
+    """What stands of each video by the rule of `s2vc_ray.manifest`, one dict per video, in order of name.
 
-    Sizes and bits are sums over GOPs, ``*_mean`` is weighted by measured frames, ``*_worst`` is the worst
-    GOP's.
+    Sizes and bits are sums over GOPs, ``*_mean`` is weighted by measured frames, ``*_worst`` is the worst GOP's.
+    ``later_failure`` is the error of a job that failed after the one that made the archive, None without one.
     """
-    latest: dict[str, list[dict[str, Any]]] = {}
-    for row in manifest.to_pylist():
+    described: dict[str, list[dict[str, Any]]] = {}
+    failed: dict[str, list[dict[str, Any]]] = {}
+    for row in manifest.sort_by([(name, "ascending") for name in ("created", "job")]).to_pylist():
+        latest = failed if row["status"] == "failed" else described
         rows = latest.setdefault(row["video_id"], [])
         if rows and rows[0]["job"] != row["job"]:
             rows.clear()
         rows.append(row)
-    return sorted((_summary(rows) for rows in latest.values()), key=lambda video: str(video["source_name"]))
+    owners = {
+        rows[0]["archive"]: video for video, rows in sorted(described.items(), key=lambda item: _age(item[1]))
+    }
+    videos = [
+        _summary(rows, failed.get(video, ()))
+        for video, rows in described.items()
+        if owners[rows[0]["archive"]] == video
+    ]
+    videos += [_summary(rows) for video, rows in failed.items() if video not in described]
+    return sorted(videos, key=lambda video: str(video["source_name"]))
+
+
+def _age(rows: Sequence[dict[str, Any]]) -> tuple[Any, str]:
+    return rows[0]["created"], rows[0]["job"]
 
 
 def manifest_table(videos: Sequence[dict[str, Any]]) -> Table:
@@ -41,8 +56,9 @@ def manifest_table(videos: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(rows: Sequence[dict[str, Any]], failures: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     first = rows[0]
+    later = failures and _age(failures) > _age(rows)
     names = (
         "job",
         "video_id",
@@ -61,6 +77,7 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     payload = sum(row["payload_bytes"] or 0 for row in rows)
     seconds = sum(8 * row["payload_bytes"] / row["kbps"] / 1000 for row in rows if row["kbps"])
     video |= {
+        "later_failure": f"{failures[0]['error_class']}: {failures[0]['error']}" if later else None,
         "gops": 0 if failed else len(rows),
         "frames": frames,
         "payload_bytes": payload,
@@ -117,6 +134,7 @@ def archive_facts(reader: ArchiveReader, *, verified: bool) -> dict[str, Any]:
         "rotation": header.rotation,
         "sample_aspect": str(header.sample_aspect),
         "field_order": header.tags.field_order,
+        "deinterlace": header.deinterlace,
         "source_pix_fmt": header.source_pix_fmt,
         "decisions": list(header.decisions),
         "average_rate": str(header.average_rate) if header.average_rate else None,
@@ -125,6 +143,7 @@ def archive_facts(reader: ArchiveReader, *, verified: bool) -> dict[str, Any]:
         "frames_expected": header.frames,
         "gops": len(gops),
         "gop_length": header.gop_length,
+        "scene_cuts": header.scene_cuts,
         "q": header.q,
         "payload_bytes": payload,
         "bpp": 8 * payload / (frames * header.width * header.height) if frames else None,

@@ -163,14 +163,18 @@ def _named(verdict: Verdict, found: Survey) -> Verdict:
 
 def _absent(found: Survey, options: VerifyOptions) -> Iterator[Verdict]:
     """Videos that failed, archives that are described and gone, parts that nobody can read."""
-    query = "SELECT video, name, archive, bytes, error_class, error, state FROM videos ORDER BY name, video"
-    for video, name, archive, size, error_class, error, state in found.rows(query):
-        key = archive or f"{name}{ARCHIVE_SUFFIX}"
-        if not is_chosen(video, key, options.sample):
-            continue
-        if state == "failed":
+    query = "SELECT video, name, error_class, error FROM videos WHERE state = 'failed' ORDER BY name, video"
+    for video, name, error_class, error in found.rows(query):
+        key = f"{name}{ARCHIVE_SUFFIX}"
+        if is_chosen(video, key, options.sample):
             yield Verdict(key, "failed", (f"{error_class}: {error}",))
-        elif state == "missing" and found.storage.stat(key) is None:
+    # Also of videos that failed later: their archives should be there.
+    query = """
+        SELECT c.video, c.archive, c.bytes FROM compressed AS c
+        WHERE NOT EXISTS (SELECT 1 FROM archives WHERE key = c.archive AND size = c.bytes) ORDER BY c.name, c.video
+    """
+    for video, key, size in found.rows(query):
+        if is_chosen(video, key, options.sample) and found.storage.stat(key) is None:
             said = f"the manifest describes {size} bytes"
             yield Verdict(key, "missing", (said,), checks=(Check(FIXITY, "failure", said),))
     for key, error in found.rows("SELECT key, error FROM unreadable ORDER BY key"):

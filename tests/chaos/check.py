@@ -4,8 +4,8 @@ FILE is a `Truth` as JSON. Prints a `Report` as JSON and exits with 1 when anyth
 process, shares nothing with the job but the archive reader and the codec, and reads the manifest's parts
 itself, every row of them.
 
-Which rows count when several jobs described one video: those of the job created last, as
-`s2vc_ray.tables.summarise_manifest` has it.
+Which rows count when several jobs described one video: those of the job created last. (The
+product passes over failures that came after an archive; a job that chaos struck may not end with one.)
 """
 
 from __future__ import annotations
