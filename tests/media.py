@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.filter
 import numpy as np
 
 RATE = 25
@@ -49,6 +50,7 @@ def make_clip(
     metadata: dict[str, str] | None = None,
     rgb: np.ndarray | None = None,
     container_options: dict[str, str] | None = None,
+    fields: str = "",
     seed: int = 0,
 ) -> Path:
     """Encode a clip and return ``path``; the container follows its suffix.
@@ -60,6 +62,7 @@ def make_clip(
         rotation: degrees counter-clockwise, as a display matrix.
         colour: (range, primaries, transfer, matrix) codes.
         rgb: pictures to encode instead of ``pictures(...)``.
+        fields: ``tff`` or ``bff`` to tell the encoder which field of each picture comes first.
     """
     width, height = size
     count = frames if pts is None else len(pts)
@@ -87,12 +90,25 @@ def make_clip(
         seconds = float((times[-1] + 1) * time_base)
         if sound is not None:
             _encode_tone(out, sound, seconds)
+        flag = _field_flag(fields, width, height, pix_fmt) if fields else None
         for time, image in zip(times, images, strict=True):
             frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=pix_fmt)
+            if flag is not None:
+                flag.vpush(frame)
+                frame = flag.vpull()
             frame.pts, frame.time_base = time, time_base
             out.mux(video.encode(frame))
         out.mux(video.encode())
     return path
+
+
+def _field_flag(fields: str, width: int, height: int, pix_fmt: str) -> av.filter.Graph:
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=width, height=height, format=av.VideoFormat(pix_fmt), time_base=Fraction(1, RATE)
+    )
+    graph.link_nodes(source, graph.add("setfield", fields), graph.add("buffersink")).configure()
+    return graph
 
 
 def _tone_stream(out: av.container.OutputContainer, codec: str) -> av.AudioStream:
@@ -119,6 +135,14 @@ def make_audio(path: Path, codec: str = "aac", seconds: float = 0.5) -> Path:
     with av.open(str(path), "w") as out:
         _encode_tone(out, _tone_stream(out, codec), seconds)
     return path
+
+
+def scenes(lengths: Sequence[int], width: int = 64, height: int = 48) -> np.ndarray:
+    """``pictures`` of several scenes, dark and bright in turns, so that each begins with a cut that all can see."""
+    parts = [
+        pictures(length, width, height, seed) // 2 + 127 * (seed % 2) for seed, length in enumerate(lengths)
+    ]
+    return np.concatenate(parts).astype(np.uint8)
 
 
 def open_gop_h264(path: Path, *, frames: int = 32, size: tuple[int, int] = (352, 288), gop: int = 8) -> Path:

@@ -12,12 +12,16 @@ from s2vc_ray.errors import SourceError
 from s2vc_ray.frame_digests import FrameHasher
 from s2vc_ray.frames import decode_gop, read_gop
 from s2vc_ray.probe import probe
+from s2vc_ray.scene_cuts import find_cuts
 from s2vc_ray.split import split
 from tests.matrix.case import Case
 from tests.matrix.cases import CASES
 
 GOP = 7
 """Divides nothing that the sources are made of."""
+
+CUTS = range(3, 1000, 5)
+"""Invented ones: GOPs of 5 frames (the first has 8), so that every source has seeks to other frames than with `GOP`."""
 
 TIMELESS = ("avi", "h264", "hevc", "mpegvideo", "mjpeg", "dv")
 """Formats whose frames are named by count."""
@@ -49,9 +53,14 @@ def test_gops_hold_what_a_plain_decode_shows(case: Case, source_of: Callable[[Ca
     except SourceError:
         return  # `test_case` says why
     specs = split(info, source_uri=str(source), video_id="v", gop=GOP)
-    assert [spec.index for spec in specs] == list(range(len(specs)))
     assert [spec.first_frame for spec in specs] == list(range(0, info.frames, GOP))
-    assert [pts for spec in specs for pts in spec.pts] == list(info.pts)
+    by_cuts = split(info, source_uri=str(source), video_id="v", gop=3 * GOP, cuts=CUTS)
+    found_cuts = find_cuts(source, info)
+    assert set(found_cuts) <= set(range(1, info.frames))
+    by_found = split(info, source_uri=str(source), video_id="v", gop=GOP, cuts=found_cuts)
+    for each in (specs, by_cuts, by_found):
+        assert [spec.index for spec in each] == list(range(len(each)))
+        assert [pts for spec in each for pts in spec.pts] == list(info.pts)
     if "size changes" in case.name:
         return
     wanted = [
@@ -59,13 +68,14 @@ def test_gops_hold_what_a_plain_decode_shows(case: Case, source_of: Callable[[Ca
         for frame in straight(source, info.stream_index)
         if frame[0] is not None or info.container in TIMELESS
     ]
-    found: Frames = []
-    for spec in specs:
-        gop = decode_gop(source, spec)
-        found += zip(gop.pts, (one.md5 for one in gop.digests), strict=True)
-        assert len(list(read_gop(source, spec))) == spec.frames, "the seek point was not early enough"
-    if info.container in TIMELESS:
-        assert [pts for pts, _ in found] == list(info.pts)
-        assert [md5 for _, md5 in found] == [md5 for _, md5 in wanted]
-    else:
-        assert found == sorted(wanted, key=lambda frame: frame[0] or 0)
+    for each in (specs, by_cuts):
+        found: Frames = []
+        for spec in each:
+            gop = decode_gop(source, spec)
+            found += zip(gop.pts, (one.md5 for one in gop.digests), strict=True)
+            assert len(list(read_gop(source, spec))) == spec.frames, "the seek point was not early enough"
+        if info.container in TIMELESS:
+            assert [pts for pts, _ in found] == list(info.pts)
+            assert [md5 for _, md5 in found] == [md5 for _, md5 in wanted]
+        else:
+            assert found == sorted(wanted, key=lambda frame: frame[0] or 0)

@@ -151,6 +151,8 @@ def test_a_source_name_need_not_be_utf8() -> None:
         {"decisions": ("",)},
         {"decisions": ["a list"]},
         {"decisions": ("x",) * 33},
+        {"scene_cuts": 1},
+        {"deinterlace": None},
     ],
 )
 def test_an_implausible_header_is_refused(changes: dict[str, Any]) -> None:
@@ -189,6 +191,12 @@ def test_tags_and_decisions_come_back() -> None:
     assert ArchiveReader(archive_bytes(tags=tags)).header.tags == tags
 
 
+def test_options_are_written_only_where_asked_for() -> None:
+    assert not {"scene_cuts", "deinterlace"} & set(json.loads(header().to_json()))
+    asked = header(scene_cuts=True, deinterlace=True)
+    assert ArchiveHeader.from_json(asked.to_json()) == asked
+
+
 def test_what_a_header_may_leave_out_is_unknown() -> None:
     values = json.loads(header().to_json())
     for name in ("tags", "decisions", "source_codec", "source_bit_depth"):
@@ -225,6 +233,7 @@ def test_an_unknown_rate_and_aspect_are_representable() -> None:
         header().to_json().replace(b'"field_order":"unknown"', b'"field_order":[]'),
         header().to_json().replace(b'"decisions":[]', b'"decisions":"x"'),
         header().to_json().replace(b'"decisions":[]', b'"decisions":[1]'),
+        header(scene_cuts=True).to_json().replace(b'"scene_cuts":true', b'"scene_cuts":"no"'),
         header().to_json().replace(b'"q":20', b'"q":' + b"9" * 5000),
     ],
 )

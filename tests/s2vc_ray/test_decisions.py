@@ -19,6 +19,21 @@ def test_plain_video_needs_no_word() -> None:
 
 
 @pytest.mark.parametrize(
+    ("order", "deinterlaced", "words"),
+    [
+        ("tt", 12, "12 interlaced pictures (top field first) deinterlaced by FFmpeg's bwdif"),
+        ("bb", 1, "1 interlaced pictures (bottom field first) deinterlaced"),
+        ("unknown", 3, "3 interlaced pictures (field order unknown) deinterlaced"),
+        ("tt", 0, "called interlaced (top field first) by no picture itself: not deinterlaced"),
+    ],
+)
+def test_deinterlacing_is_told_by_what_it_did(order: str, deinterlaced: int, words: str) -> None:
+    (said,) = decisions(replace(PLAIN, tags=PictureTags(order)), deinterlaced=deinterlaced)
+    assert words in said
+    assert decisions(PLAIN, deinterlaced=0) == ()
+
+
+@pytest.mark.parametrize(
     ("info", "words"),
     [
         (
