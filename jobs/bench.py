@@ -222,6 +222,21 @@ def fuzz(
 
 
 @app.command()
+def length(
+    seconds: Annotated[str, typer.Option(help="Lengths of the source, in tens of seconds.")] = "10,7200",
+    suffix: Annotated[str, typer.Option(help="Its container.")] = ".mkv",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Peak memory of driver and worker over the length of a source; all of the job but the codec is real."""
+    from jobs.bench_length import print_lengths
+
+    try:
+        print_lengths(_numbers(seconds), suffix, console, as_json=as_json)
+    except (S2vcError, ModelError) as error:
+        _fail(error)
+
+
+@app.command()
 def scale(
     videos: Annotated[int, typer.Option(help="Synthetic videos.")] = 50_000,
     gops: Annotated[int, typer.Option(help="GOPs of each.")] = 20,
