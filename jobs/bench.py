@@ -252,6 +252,20 @@ def scale(
 
 
 @app.command()
+def audit(
+    rows: Annotated[int, typer.Option(help="Synthetic rows of the manifest in a copy.")] = 10_000_000,
+    parts: Annotated[int, typer.Option(help="Parts of another manifest, as jobs leave them; 0: none.")] = 20_000,
+    gops: Annotated[int, typer.Option(help="Rows of each video.")] = 20,
+    out: Annotated[Path | None, typer.Option(help="Folder that keeps the manifests for the next time.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Time and memory of s2vc audit over a large manifest."""
+    from jobs.bench_audit import AuditOptions, print_audit
+
+    print_audit(AuditOptions(rows, parts, gops, out), console, as_json=as_json)
+
+
+@app.command()
 def workers(
     counts: Annotated[str, typer.Option(help="Numbers of workers.")] = "2,4,8",
     seconds: Annotated[float, typer.Option(help="What a GOP takes.")] = 2.0,

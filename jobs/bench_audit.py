@@ -125,7 +125,7 @@ def write_parts(folder: Path, videos: int, gops: int) -> None:
 
 
 def synthetic(videos: range, gops: int) -> pa.Table:
-    """Rows of videos as a job would write them: figures vary, one video in a thousand failed in a later GOP."""
+    """Rows of videos as a job would write them; only figures vary."""
     rng = np.random.default_rng(videos.start)
     count = len(videos) * gops
     index = np.tile(np.arange(gops), len(videos))

@@ -6,7 +6,7 @@ Asks questions of `AuditTables` and puts the answers together as plain values. K
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,9 +118,7 @@ def audit(destination: Storage | str, options: AuditOptions) -> AuditReport:
         # First what may be refused.
         report.requirements = list(requirements(tables, options))
         report.totals = _one(tables, _TOTALS)
-        counts = ", ".join(f"count({one}_mean) AS {one}" for one in QUALITY)
-        measured = _one(tables, f"SELECT {counts} FROM videos")  # noqa: S608
-        metrics = [name for name in QUALITY if measured[name]]
+        metrics = tables.measured
         report.quality = [_one(tables, _distribution(name)) for name in metrics]
         limit = f"LIMIT {options.limit}" if options.limit else ""
         report.jobs = _all(tables, f"FROM jobs ORDER BY created, job {limit}")
@@ -244,7 +242,7 @@ def _distribution(name: str) -> str:
 
 def _worst(name: str, limit: int) -> str:
     order = "ASC" if QUALITY[name] else "DESC"
-    others = ", ".join(f"{one}_{kind}" for one in QUALITY for kind in ("mean", "worst"))
+    others = ", ".join(f"{one}_{kind}" for one in QUALITY for kind in ("mean", "worst", "worst_frame"))
     return f"""
         SELECT source_name, gop_index, pts_seconds - begins AS at, q, bpp, {others}, archive FROM (
             SELECT job, video_id, gop_index, pts_seconds, q, bpp, {others} FROM chosen
@@ -253,7 +251,7 @@ def _worst(name: str, limit: int) -> str:
     """  # noqa: S608
 
 
-def _outliers(by: str, metrics: list[str]) -> str:
+def _outliers(by: str, metrics: Iterable[str]) -> str:
     """Of what is rated by median and median absolute deviation (MAD): the rows far off, for each figure.
 
     Groups are of one configuration, for speed of one device too. 0.6745 makes a MAD a normal distribution's standard

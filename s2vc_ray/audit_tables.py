@@ -16,7 +16,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import duckdb
@@ -105,12 +105,14 @@ class AuditTables:
 
     Attributes:
         left_out: manifest parts that cannot be read, and why.
+        measured: metrics that any chosen GOP has a figure of.
     """
 
     def __init__(self, database: duckdb.DuckDBPyConnection, left_out: tuple[str, ...]) -> None:
         self._database = database
         self._tables = ["gops"]
         self.left_out = left_out
+        self.measured: tuple[str, ...] = ()
 
     def ask(self, query: str) -> pa.Table:
         """The answer to a query.
@@ -152,11 +154,17 @@ class AuditTables:
         condition = expression(where) if where else "TRUE"
         with self._understanding():
             self._database.execute(f"CREATE VIEW chosen AS SELECT * FROM gops WHERE ({condition})")  # noqa: S608
-            self._database.execute(_figures())
+            self.measured = self._measured()
+            self._database.execute(_figures(self.measured))
             self._database.execute(_VIDEOS)
             self._tables.append("videos")
-            self._database.execute(_jobs())
+            self._database.execute(_jobs(self.measured))
             self._tables.append("jobs")
+
+    def _measured(self) -> tuple[str, ...]:
+        counts = ", ".join(f"count({name}_mean)" for name in QUALITY)
+        (found,) = self._database.execute(f"SELECT {counts} FROM chosen").fetchall()  # noqa: S608
+        return tuple(name for name, count in zip(QUALITY, found, strict=True) if count)
 
     @contextlib.contextmanager
     def _understanding(self) -> Iterator[None]:
@@ -311,32 +319,39 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0].removesuffix("!")
 
 
-def _figures() -> str:
+def _figures(measured: Collection[str]) -> str:
     """Sums over each video's chosen GOPs; of each metric the mean over measured frames, the fifth percentile of
     GOPs on the bad side, and the worst frame."""
-    said = []
-    for name, higher_is_better in QUALITY.items():
-        share, worst = (0.05, "min") if higher_is_better else (0.95, "max")
-        weight = f"sum(metric_frames) FILTER (WHERE {name}_mean IS NOT NULL)"
-        said.append(
-            f"sum({name}_mean * metric_frames) / {weight} AS {name}_mean, "
-            f"quantile_cont({name}_mean, {share}) AS {name}_gops_p5, {worst}({name}_worst) AS {name}_worst"
-        )
+    said = [
+        f"{_mean(name)}, {_percentile(name)}, {_worst(name)}"
+        if name in measured
+        else f"NULL::DOUBLE AS {name}_mean, NULL::DOUBLE AS {name}_gops_p5, NULL::DOUBLE AS {name}_worst"
+        for name in QUALITY
+    ]
     return f"CREATE TABLE figures AS SELECT {_SUMS}, {', '.join(said)} FROM chosen GROUP BY job, video_id"  # noqa: S608
 
 
-def _jobs() -> str:
+def _mean(name: str) -> str:
+    weight = f"sum(metric_frames) FILTER (WHERE {name}_mean IS NOT NULL)"
+    return f"sum({name}_mean * metric_frames) / {weight} AS {name}_mean"
+
+
+def _percentile(name: str) -> str:
+    return f"quantile_cont({name}_mean, {0.05 if QUALITY[name] else 0.95}) AS {name}_gops_p5"
+
+
+def _worst(name: str) -> str:
+    return f"{'min' if QUALITY[name] else 'max'}({name}_worst) AS {name}_worst"
+
+
+def _jobs(measured: Collection[str]) -> str:
     """Sums over each job's videos. Percentiles are over GOPs, and so asked of them."""
-    means, worsts, shares = [], [], []
-    for name, higher_is_better in QUALITY.items():
-        share, worst = (0.05, "min") if higher_is_better else (0.95, "max")
-        weight = f"sum(metric_frames) FILTER (WHERE {name}_mean IS NOT NULL)"
-        means.append(f"sum({name}_mean * metric_frames) / {weight} AS {name}_mean")
-        worsts.append(f"{worst}({name}_worst) AS {name}_worst")
-        shares.append(f"quantile_cont({name}_mean, {share}) AS {name}_gops_p5")
+    sums = ", ".join(f"{_mean(name)}, {_worst(name)}" for name in QUALITY)
+    shares = ", ".join(["job", *map(_percentile, measured)])
+    rest = [f"NULL::DOUBLE AS {name}_gops_p5" for name in QUALITY if name not in measured]
     return f"""
         CREATE TABLE jobs AS
-        SELECT v.*, s.* EXCLUDE (job) FROM (
+        SELECT {", ".join(["v.*", "s.* EXCLUDE (job)", *rest])} FROM (
             SELECT job, min(created) AS created, count(*) AS videos,
                 count(*) FILTER (WHERE status = 'partial') AS partial,
                 count(*) FILTER (WHERE status = 'failed') AS failed,
@@ -347,10 +362,10 @@ def _jobs() -> str:
                 sum(pixels)::BIGINT AS pixels, sum(payload_bytes)::BIGINT AS payload_bytes,
                 8 * sum(payload_bytes) / sum(pixels) AS bpp, 8e-3 * sum(payload_bytes) / sum(seconds) AS kbps,
                 min(q_min) AS q_min, max(q_max) AS q_max, sum(metric_frames)::BIGINT AS metric_frames,
-                {", ".join((*means, *worsts))},
+                {sums},
                 sum(encode_seconds) AS encode_seconds,
                 sum(frames) / nullif(sum(encode_seconds), 0) AS encode_fps,
                 sum(pixels) / 1e6 / nullif(sum(encode_seconds), 0) AS encode_mpps
             FROM videos GROUP BY job
-        ) AS v JOIN (SELECT job, {", ".join(shares)} FROM chosen GROUP BY job) AS s USING (job)
+        ) AS v JOIN (SELECT {shares} FROM chosen GROUP BY job) AS s USING (job)
     """  # noqa: S608

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from s2vc_ray.cli_options import Device, Json, Model, print_json
-from s2vc_ray.config import METRICS, JobConfig, MetricPolicy, parse_workers
+from s2vc_ray.config import MEASURABLE, METRICS, JobConfig, MetricPolicy, parse_workers
 from s2vc_ray.errors import ConfigError
 
 
@@ -47,7 +47,8 @@ def compress(
         str, typer.Option(help="Frames of each GOP to decode again and measure: none, sample:N or full.")
     ] = "sample:4",
     metric: Annotated[
-        list[str] | None, typer.Option(help=f"What to measure; repeatable. Default: {' '.join(METRICS)}.")
+        list[str] | None,
+        typer.Option(help=f"What to measure; repeatable: {' '.join(MEASURABLE)}. Default: the first three."),
     ] = None,
     batch: Annotated[int, typer.Option(help="GOPs coded in lockstep; 0 chooses.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU cores per worker; 0 chooses.")] = 0,

@@ -15,6 +15,10 @@ from s2vc_ray.errors import ConfigError
 DEVICES = ("auto", "cpu", "cuda")
 EXECUTORS = ("ray", "local")
 METRICS = ("psnr", "ms_ssim", "lpips_alex")
+"""What is measured when nothing else is asked for."""
+SEQUENCE_METRICS = ("vmaf", "vmaf_neg", "flicker")
+"""What is measured on consecutive frames."""
+MEASURABLE = (*METRICS, "dists", *SEQUENCE_METRICS)
 PLACEMENTS = ("spread", "pack")
 MAX_GOP = 1024
 MAX_WORKERS = 65536
@@ -32,10 +36,19 @@ class MetricPolicy:
     names: tuple[str, ...] = METRICS
 
     def __post_init__(self) -> None:
-        unknown = set(self.names) - set(METRICS)
+        if "cvvdp" in self.names:
+            raise ConfigError(
+                "cvvdp judges whole clips at their frame rate: measure it with jobs.bench quality"
+            )
+        unknown = set(self.names) - set(MEASURABLE)
         if unknown or not self.names:
             raise ConfigError(
-                f"unknown metric {', '.join(sorted(unknown)) or '(none)'}: choose from {', '.join(METRICS)}"
+                f"unknown metric {', '.join(sorted(unknown)) or '(none)'}: choose from {', '.join(MEASURABLE)}"
+            )
+        consecutive = [name for name in self.names if name in SEQUENCE_METRICS]
+        if self.sample and consecutive:
+            raise ConfigError(
+                f"metric {', '.join(consecutive)} needs consecutive frames: give --metrics full, not {self}"
             )
         if self.sample is not None and self.sample < 0:
             raise ConfigError(

@@ -1,7 +1,8 @@
 """The codec behind its lanes: GOPs' frames in, payloads that were verified and measured out.
 
 A lane is what limits how many batches are in the codec at once. Memory that runs out cuts batches in half. The
-one module that reaches the codec, and only when it loads it: importing this module imports no torch. Knows nothing of sources, storage or Ray.
+one module that reaches the codec, and only when it loads it: importing this module imports no torch. Knows nothing of
+sources, storage or Ray.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from s2vc_ray.values import GopCodec
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from s2vc_model.metrics import MetricResult
 
     Frames = npt.NDArray[np.uint8]
 
@@ -173,7 +176,10 @@ class Lanes:
                 stage, parsed, lambda part: self._decode(codec, part), most=codec.fitting(*stage)
             )
             seconds = (time.perf_counter() - begun) / len(parsed)
-            metrics = [self._measure(a, b, codec) for a, b in zip(shown, decoded, strict=True)]
+            metrics = [
+                self._measure(a, b, self._measured(gop.frames), codec)
+                for a, b, gop in zip(shown, decoded, parsed, strict=True)
+            ]
         return [
             CodedGop(payload, gop, encode_seconds, seconds, measured)
             for payload, gop, measured in zip(payloads, parsed, metrics, strict=True)
@@ -198,11 +204,16 @@ class Lanes:
                     kept[number].append(picture)
         return [np.stack(frames) for frames in kept]
 
-    def _measure(self, reference: Frames, decoded: Frames, codec: LoadedCodec) -> tuple[Metric, ...]:
+    def _measure(
+        self, reference: Frames, decoded: Frames, chosen: Sequence[int], codec: LoadedCodec
+    ) -> tuple[Metric, ...]:
+        """Measure frames that lie at ``chosen`` in their GOP; what they are too few or too small for is left out."""
         from s2vc_model.metrics import measure
 
-        results = measure(reference, decoded, self._config.metrics.names, device=str(codec.device))
-        return tuple(Metric(name, r.mean, r.worst, len(r.frames)) for name, r in results.items())
+        frames, height, width, _ = reference.shape
+        names = [name for name in self._config.metrics.names if _applies(name, frames, height, width)]
+        results = measure(reference, decoded, names, device=str(codec.device))
+        return tuple(_metric(name, result, chosen) for name, result in results.items())
 
     def _loaded(self) -> LoadedCodec:
         with self._loading:
@@ -222,13 +233,36 @@ def _check_metrics(names: tuple[str, ...]) -> None:
     """Fail at the start of a job, not at its first GOP, when a metric lacks its weights."""
     import numpy as np
 
-    from s2vc_model.metrics import MetricWeightsMissing, measure
+    from s2vc_model.metrics import MetricWeightsMissing, ToolMissing, measure
 
-    grey = np.full((1, 64, 64, 3), 128, np.uint8)
+    grey = np.full((2, 64, 64, 3), 128, np.uint8)
     try:
         measure(grey, grey, names)
-    except MetricWeightsMissing as error:
+    except (MetricWeightsMissing, ToolMissing) as error:
         raise ConfigError(f"{error} Or measure without it: --metric psnr, or --metrics none.") from error
+
+
+def _applies(name: str, frames: int, height: int, width: int) -> bool:
+    """Whether a metric has a value for a GOP of so many frames of this size."""
+    from s2vc_model.metrics.vmaf import MIN_SIDE
+
+    if name == "flicker":
+        return frames >= 2
+    return name not in ("vmaf", "vmaf_neg") or min(height, width) >= MIN_SIDE
+
+
+def _metric(name: str, result: MetricResult, chosen: Sequence[int]) -> Metric:
+    """A result for the manifest; ``chosen`` are its frames' places in the GOP."""
+    import numpy as np
+
+    from s2vc_model.metrics import METRICS
+
+    better = METRICS[name].higher_is_better
+    p5 = float(np.percentile(result.values, 5 if better else 95))
+    at = int(result.values.argmin() if better else result.values.argmax())
+    # A score for each pair of frames belongs to the second.
+    at += len(result.frames) - len(result.values)
+    return Metric(name, result.mean, result.worst, len(result.frames), p5, chosen[result.frames[at]])
 
 
 def _stage(name: str, gops: Sequence[Frames]) -> tuple[str, int, int]:

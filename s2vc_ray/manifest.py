@@ -33,11 +33,21 @@ import pyarrow.parquet as pq
 from s2vc_ray.errors import ObjectExists, StorageError
 from s2vc_ray.storage import Storage, open_storage
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ROOT = "manifest"
 _VIDEO_ID = re.compile(r"[0-9a-f]{16}")
 
-QUALITY: Mapping[str, bool] = MappingProxyType({"psnr": True, "ms_ssim": True, "lpips_alex": False})
+QUALITY: Mapping[str, bool] = MappingProxyType(
+    {
+        "psnr": True,
+        "ms_ssim": True,
+        "lpips_alex": False,
+        "dists": False,
+        "vmaf": True,
+        "vmaf_neg": True,
+        "flicker": False,
+    }
+)
 """Metrics that the manifest has columns for, and whether higher is better."""
 
 
@@ -63,6 +73,9 @@ class ManifestRow:
         bpp, kbps: payload bits per true pixel, and per millisecond of the GOP's duration.
         codec: ``s2vc`` or ``fallback``.
         *_mean, *_worst: over the ``metric_frames`` frames chosen by ``metric_policy``.
+        *_p5: their 5th percentile on the bad side, so that 95 % of them are better; interpolated.
+        *_worst_frame: which frame of the GOP is the worst, from 0; of ``flicker`` the second of the pair. None, like
+            ``*_p5``, before version 3.
         verify: ``decoded`` when the payload was decoded again with every symbol checksum matching; ``crc``
             when only the published archive's checksums were verified.
         device, torch: where the GOP was coded.
@@ -128,6 +141,28 @@ class ManifestRow:
     source_notes: str | None = None
     framemd5_sha256: str | None = None
     creator: str | None = None
+    psnr_p5: float | None = None
+    psnr_worst_frame: int | None = None
+    ms_ssim_p5: float | None = None
+    ms_ssim_worst_frame: int | None = None
+    lpips_alex_p5: float | None = None
+    lpips_alex_worst_frame: int | None = None
+    dists_mean: float | None = None
+    dists_worst: float | None = None
+    dists_p5: float | None = None
+    dists_worst_frame: int | None = None
+    vmaf_mean: float | None = None
+    vmaf_worst: float | None = None
+    vmaf_p5: float | None = None
+    vmaf_worst_frame: int | None = None
+    vmaf_neg_mean: float | None = None
+    vmaf_neg_worst: float | None = None
+    vmaf_neg_p5: float | None = None
+    vmaf_neg_worst_frame: int | None = None
+    flicker_mean: float | None = None
+    flicker_worst: float | None = None
+    flicker_p5: float | None = None
+    flicker_worst_frame: int | None = None
 
 
 _TYPES = {

@@ -73,7 +73,12 @@ def gop_rows(
         metrics: dict[str, Any] = {
             f"{m.name}_{kind}": value
             for m in gop.metrics
-            for kind, value in (("mean", m.mean), ("worst", m.worst))
+            for kind, value in (
+                ("mean", m.mean),
+                ("worst", m.worst),
+                ("p5", m.p5),
+                ("worst_frame", m.worst_frame),
+            )
         }
         rows.append(
             replace(

@@ -31,12 +31,18 @@ _HEAD = struct.Struct("<II")
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One quality metric over the measured frames of a GOP."""
+    """One quality metric over the measured frames of a GOP.
+
+    ``p5`` is its 5th percentile on the bad side, ``worst_frame`` counts in the GOP from 0; None where an older version
+    staged the GOP.
+    """
 
     name: str
     mean: float
     worst: float
     frames: int
+    p5: float | None = None
+    worst_frame: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from s2vc_model.bitstream import EncodedGop
 from s2vc_model.errors import ModelError
 from s2vc_ray.access import coded_gop
 from s2vc_ray.archive import ArchiveHeader, GopRecord
-from s2vc_ray.config import METRICS, MetricPolicy
+from s2vc_ray.config import MetricPolicy
 from s2vc_ray.errors import ArchiveError, SourceError
 from s2vc_ray.frames import decode_gop
 from s2vc_ray.lanes import LoadedCodec
@@ -188,8 +188,8 @@ class PixelCheck(SymbolCheck):
 
 
 def _names(row: Row) -> list[str]:
-    """The metrics that a row has figures of."""
-    return [name for name in METRICS if row[f"{name}_mean"] is not None]
+    """The metrics that a row has figures of and that are compared."""
+    return [name for name in TOLERANCES if row[f"{name}_mean"] is not None]
 
 
 def _about(record: GopRecord, error: Exception) -> str:
