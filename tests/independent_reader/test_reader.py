@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from s2vc_model.bitstream import EncodedGop
@@ -23,6 +24,7 @@ from tests.fakes import load_fake
 from tests.fuzz.damage import damage
 from tests.golden.clips import CLIPS
 from tests.golden.record import SETS
+from tests.independent_reader.rans import Stream
 from tests.independent_reader.reader import Archive, Damaged, crc32c, read_archive, read_passthrough
 
 FLIPS = 400
@@ -146,3 +148,16 @@ def test_every_damaged_byte_is_refused(path: Path) -> None:
         if broken_otherwise != data:
             with pytest.raises(Damaged):
                 read_archive(broken_otherwise)
+
+
+def test_symbols_come_out_of_a_stream_as_the_page_says() -> None:
+    """Escapes included. Rows of later symbols come from the model, so here the tables are a test's."""
+    from tests.s2vc_model.test_entropy import CODER, ROWS, drawn, write
+
+    symbols, rows = drawn(600)
+    far = np.array([1000, -1000, 0, 999, -37, 300], np.int32)
+    symbols = np.concatenate((symbols, np.tile(far, ROWS)))
+    rows = np.concatenate((rows, np.repeat(np.arange(ROWS, dtype=np.int32), len(far))))
+    stream = Stream(write((symbols, rows)))
+    found = [stream.symbol(CODER.cdf[row], CODER.offset[row]) for row in rows.tolist()]
+    assert found == symbols.tolist()
