@@ -40,6 +40,9 @@ _SEEK_TRIES = 6
 
 _SPARSE_TIMES = frozenset({"mpeg", "mpegts"})
 
+_SEEKABLE_BY_TICK = frozenset({"avi", "mxf"})
+"""Formats with an index, among those whose frames are named by count."""
+
 _SETTLE_SECONDS = Fraction(3, 2)
 
 
@@ -158,7 +161,7 @@ def decode_all(source: Source, info: VideoInfo, *, uri: str = "") -> Iterator[tu
     with open_source(source, uri) as container:
         stream = choose_video(container, name_of(source, uri), info.stream_index)
         stream.thread_type = "AUTO"
-        if lacks_pts(container):
+        if lacks_pts(container, stream):
             yield from frames_from_tick(container, stream, None, from_start=True)
         else:
             yield from _timed_frames(stream, packets_of(container, stream))
@@ -225,7 +228,7 @@ def _frames_from(
     """Frames with time stamps in presentation order, from a seek point at or before the GOP on."""
     container, stream = _open(source, spec, threads)
     with container:
-        if lacks_pts(container):
+        if lacks_pts(container, stream):
             yield from _counted_frames(container, stream, None if further_back else spec.seek_pts)
             return
         if container.format.name not in _SPARSE_TIMES:
@@ -300,7 +303,7 @@ def _counted_frames(
 ) -> Iterator[tuple[int, VideoFrame]]:
     """As ``frames_from_tick``; from the very beginning when ``seek`` is None."""
     from_start = True
-    if seek is not None and container.format.name == "avi" and seek > (stream.start_time or 0):
+    if seek is not None and container.format.name in _SEEKABLE_BY_TICK and seek > (stream.start_time or 0):
         try:
             container.seek(seek, stream=stream)
         except av.FFmpegError:

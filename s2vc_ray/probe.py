@@ -140,7 +140,7 @@ def _timeline(
     container: InputContainer, stream: VideoStream, first: VideoFrame, name: str
 ) -> _Timeline | None:
     """The timeline from packets alone, or None where only decoding can tell."""
-    if lacks_pts(container):
+    if lacks_pts(container, stream):
         return None
     shown: list[int] = []
     keys: list[int] = []
@@ -172,7 +172,7 @@ def _timeline(
 def _decoded_timeline(container: InputContainer, stream: VideoStream, name: str) -> _Timeline:
     """The timeline of the frames that come out of the decoder, for sources whose packets do not tell."""
     stream.thread_type = "AUTO"
-    if lacks_pts(container):
+    if lacks_pts(container, stream):
         ticks, keyframes = count_frames(container, stream)
         return _Timeline(ticks, keyframes, frame_step(stream))
     keyed: dict[int, bool] = {}

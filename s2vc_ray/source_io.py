@@ -144,12 +144,18 @@ def _why_no_video(container: InputContainer) -> str:
     return f"no video stream (found: {kinds})"
 
 
-def lacks_pts(container: InputContainer) -> bool:
-    """Whether the format stores no presentation times: raw elementary streams and AVI.
+def lacks_pts(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether the format stores no presentation times (raw elementary streams, AVI), or none to be trusted.
+
+    The latter is H.264 and H.265 with reordered pictures in MXF, whose packets FFmpeg gives the times of their storage
+    order where the file's index has no offsets.
 
     Frames of such sources are numbered in presentation order and take the packets' decode times (AVI) or
     multiples of the packet duration (raw streams), in ascending order, as their time stamps.
     """
+    if container.format.name == "mxf":
+        context = stream.codec_context
+        return context.has_b_frames and context.codec.canonical_name in ("h264", "hevc")
     return bool(container.format.flags & _NO_TIMESTAMPS) or container.format.name == "avi"
 
 

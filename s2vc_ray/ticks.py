@@ -1,6 +1,6 @@
-"""Naming frames by count, for sources that store no presentation times (raw elementary streams, AVI).
+"""Naming frames by count, for sources that store no presentation times (raw elementary streams, AVI, some MXF).
 
-Frame k in presentation order takes the k-th packet time ("tick") in file order: AVI's decode time, or k times
+Frame k in presentation order takes the k-th packet time ("tick") in file order: the decode time, or k times
 the packet duration in a raw stream. A keyframe is a usable seek point when its packet is the last key packet
 at or before the tick of its frame: a later decode then finds the packet from the tick alone. It must not know
 GOPs.
