@@ -13,6 +13,7 @@ from s2vc_ray.probe import probe
 from tests.media import make_clip
 
 
+@pytest.mark.slow
 def test_memory_does_not_follow_the_length() -> None:
     """Six times as long; the figures of two hours are in docs/scaling.md."""
     short, longer = run_lengths((PIECE, 6 * PIECE), ".mkv")

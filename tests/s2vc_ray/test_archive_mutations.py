@@ -17,33 +17,11 @@ from s2vc_ray.archive.fields import put_varint
 from s2vc_ray.errors import ArchiveError, CorruptArchive
 from s2vc_ray.fixity import crc32c
 from tests.archives import GOPS, PASSTHROUGH, archive_bytes, header
+from tests.fuzz.damage import damage
 
 ROUNDS = 4000
 # Opening an intact archive of this size peaks at about a tenth of it.
 MEMORY_LIMIT = 1 << 20
-
-
-def mutate(data: bytes, rng: random.Random) -> bytes:
-    """One to three flips, cuts, insertions, deletions, duplications or overwritten integers."""
-    out = bytearray(data)
-    for _ in range(rng.randint(1, 3)):
-        at = rng.randrange(len(out)) if out else 0
-        match rng.randrange(7):
-            case 0 if out:
-                out[at] ^= 1 << rng.randrange(8)
-            case 1:
-                del out[at:]
-            case 2:
-                out[at:at] = rng.randbytes(rng.randint(1, 40))
-            case 3:
-                del out[at : at + rng.randint(1, 40)]
-            case 4:
-                out[at:at] = out[at : at + rng.randint(1, 200)]
-            case 5:
-                out[at : at + 4] = rng.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f"))
-            case 6 if out:
-                out[at] = rng.randrange(256)
-    return bytes(out)
 
 
 def read_all(data: bytes) -> None:
@@ -73,7 +51,7 @@ def test_random_damage_is_an_archive_error_or_harmless(seed: int) -> None:
     tracemalloc.start()
     try:
         for _ in range(ROUNDS // 4):
-            broken = mutate(data, rng)
+            broken = damage(data, rng)
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
             for attempt in (read_all, salvage_all):
