@@ -11,6 +11,8 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from s2vc_ray.frame_digests import FrameHasher
+from s2vc_ray.framemd5 import read_frame_list
 from s2vc_ray.summary import describe
 from tests.matrix.case import Case, Run
 from tests.matrix.facts import facts, levels
@@ -112,6 +114,28 @@ def _interlaced(source: Path, run: Run) -> str:
     assert "not deinterlaced" in note
     assert run.rows[0]["source_notes"] == note
     return f"{order} in archive, .mp4, .mkv and .y4m; says that it was not deinterlaced"
+
+
+def _deinterlaced(source: Path, run: Run) -> str:
+    """Asked for: progressive from the archive on, with the source's own times and the digests of its own frames."""
+    asked = Run(source, run.folder, deinterlace=True)
+    header = asked.reader.header
+    (note,) = header.decisions
+    with av.open(str(source)) as file:
+        digest = FrameHasher()
+        frames = [(frame.interlaced_frame, frame.pts, digest(frame)) for frame in file.decode(video=0)]
+    assert all(interlaced for interlaced, _, _ in frames)
+    assert note.startswith(f"{len(frames)} interlaced pictures (")
+    assert asked.pts == [pts for _, pts, _ in frames]
+    with asked.archive.with_suffix(".framemd5").open("rb") as file:
+        assert [listed.digest for listed in read_frame_list(file)] == [md5 for _, _, md5 in frames]
+    assert (header.deinterlace, header.tags.field_order) == (True, "progressive")
+    for suffix in (".mp4", ".mkv"):
+        assert not facts(asked.output(suffix))["interlaced"]
+        assert facts(asked.output(suffix))["field_order"] in (0, 1)
+    with asked.output(".y4m").open("rb") as file:
+        assert b" Ip " in file.readline()
+    return f"says: {note}; progressive in archive, .mp4, .mkv and .y4m"
 
 
 def _colour_kept(source: Path, run: Run) -> str:
@@ -312,6 +336,18 @@ CASES = (
         "field order; pictures not deinterlaced in silence",
         _clip("bff.ts", codec="mpeg2video", options={"flags": "+ildct+ilme"}),
         _interlaced,
+    ),
+    Case(
+        "interlaced H.264, top field first, deinterlaced on request",
+        "every time; word of the deinterlacing; no flag",
+        _clip("tff.mp4", options={"x264-params": "tff=1"}, fields="tff"),
+        _deinterlaced,
+    ),
+    Case(
+        "interlaced MPEG-2, bottom field first, ts, deinterlaced on request",
+        "every time; word of the deinterlacing; no flag",
+        _clip("bff.ts", codec="mpeg2video", options={"flags": "+ildct+ilme"}, fields="bff"),
+        _deinterlaced,
     ),
     _tags("BT.601 (PAL)", (1, 5, 6, 5)),
     _tags("BT.601 (NTSC)", (1, 6, 6, 6)),
