@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -150,7 +151,10 @@ def _batches(items: Sequence[_Item], size: int, shape: Callable[[_Item], object]
 
 def print_exact(options: ExactOptions, console: Console, *, as_json: bool, load: Load = load_weights) -> bool:
     """Run and print; whether all was the same."""
-    outcomes = list(run_exact(options, load))
+    outcomes = []
+    for outcome in run_exact(options, load):
+        outcomes.append(outcome)
+        print(f"{len(outcomes)} of {len(ways())} ways: {outcome.seconds:.0f} s", file=sys.stderr, flush=True)
     clean = not any(o.wrong or o.unread for o in outcomes)
     if as_json:
         print(json.dumps({"clean": clean, "outcomes": [asdict(o) for o in outcomes]}, indent=2))
