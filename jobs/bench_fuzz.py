@@ -94,12 +94,18 @@ def _print(result: FuzzResult, options: FuzzOptions, console: Console) -> None:
     table.add_column("read by")
     table.add_column("ended in")
     for step, outcomes in found.steps.items():
-        table.add_row(step, ", ".join(f"{name} {count}" for name, count in outcomes.most_common()))
+        table.add_row(step, _counts(outcomes))
     console.print(table)
-    done = ", ".join(f"{how} {count}" for how, count in found.how.most_common())
-    lines = [f"done to them: {done}", f"slowest: {found.slowest:.1f} s; violations: {len(found.violations)}"]
+    lines = [
+        f"done to them: {_counts(found.how)}",
+        f"slowest: {found.slowest:.1f} s; violations: {len(found.violations)}",
+    ]
     for line in lines + found.violations[:_TOLD]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {counts[name]}" for name in sorted(counts, key=lambda name: -counts[name]))
 
 
 def _progress(plan: Plan) -> Callable[[Found], None]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -38,8 +40,8 @@ class Found:
     """
 
     cases: int = 0
-    how: Counter[str] = field(default_factory=Counter)
-    steps: dict[str, Counter[str]] = field(default_factory=dict)
+    how: dict[str, int] = field(default_factory=dict)
+    steps: dict[str, dict[str, int]] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     slowest: float = 0.0
 
@@ -47,9 +49,10 @@ class Found:
         """Count one case."""
         case = json.loads(line)
         self.cases += 1
-        self.how[case["how"]] += 1
+        self.how[case["how"]] = self.how.get(case["how"], 0) + 1
         for step, outcome in case["steps"].items():
-            self.steps.setdefault(step, Counter())[outcome] += 1
+            outcomes = self.steps.setdefault(step, {})
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
         self.violations += [
             f"case {case['number']} ({case['original']}, {case['how']}): {one}" for one in case["violations"]
         ]
@@ -90,7 +93,16 @@ def _one_worker(
     """Run cases from ``first`` on in one process, until all are done or it ends; the number to go on from."""
     numbers = map(str, (plan.seed, first, plan.workers, plan.count, plan.deep))
     command = [sys.executable, "-m", "tests.fuzz.worker", plan.kind, str(plan.folder), *numbers]
-    worker = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A worker that is killed clears nothing up.
+    scratch = tempfile.mkdtemp(prefix="s2vc-fuzz-worker-")
+    worker = subprocess.Popen(
+        command,
+        cwd=_ROOT,
+        env={**os.environ, "TMPDIR": scratch},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     lines: queue.Queue[str] = queue.Queue()
     errors: list[str] = []
     assert worker.stdout is not None
@@ -124,6 +136,7 @@ def _one_worker(
         worker.wait()
         for reader in readers:
             reader.join()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _pump(stream: object, put: Callable[[str], None]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from jobs.bench_fuzz import FuzzOptions, print_fuzz
 from s2vc_ray.archive import ArchiveReader
 from s2vc_ray.passthrough_format import Passthrough
 from tests.fuzz import archive_case, run, source_case
@@ -172,3 +175,19 @@ def test_a_crash_and_a_hang_are_survived_and_named(tmp_path: Path, monkeypatch: 
     crash, hang = sorted(found.violations)
     assert crash.startswith("case 2: killed its process by SIGSEGV")
     assert hang.startswith("case 5: hung")
+
+
+def test_the_command_prints_counts_and_fails_on_violations(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = FuzzOptions(archives=4, videos=2, deep=-1)
+    assert print_fuzz(options, Console(), as_json=True)
+    archives, sources = json.loads(capsys.readouterr().out)
+    assert (archives["found"]["cases"], sources["found"]["cases"]) == (4, 2)
+    assert sum(archives["found"]["steps"]["reader"].values()) == 4
+    bad = Found(1, {"damage": 1}, {"reader": {"ok": 1}}, ["case 0: what must not be"])
+    monkeypatch.setattr(run, "run", lambda plan, progress: bad)
+    assert not print_fuzz(options, Console(), as_json=False)
+    told = capsys.readouterr().out
+    assert "reader" in told
+    assert "case 0: what must not be" in told
