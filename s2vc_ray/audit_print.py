@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -106,9 +107,9 @@ def write_rows(answer: AuditRows, style: str, limit: int, out: BinaryIO) -> None
             out.write((",\n" if number else "\n").encode() + json.dumps(row, default=_text).encode())
         out.write(b"\n]\n")
     else:
-        _print(out, lambda console: _rows(list(_dicts(rows, limit)), rows.schema.names, console))
-        unread = sum(len(batch) for batch in rows)
-        if unread:
+        shown_rows = list(islice(_dicts(rows), limit + 1 if limit else None))
+        _print(out, lambda console: _rows(shown_rows[: limit or None], rows.schema.names, console))
+        if limit and len(shown_rows) > limit:
             out.write(b"... and more: --limit 0 shows all\n")
 
 
@@ -131,14 +132,9 @@ def say_faults(
             say(f"require {one.condition}: met by all {one.checked}")
 
 
-def _dicts(rows: pa.RecordBatchReader, limit: int = 0) -> Iterator[dict[str, Any]]:
-    given = 0
+def _dicts(rows: pa.RecordBatchReader) -> Iterator[dict[str, Any]]:
     for batch in rows:
-        for row in batch.to_pylist():
-            if limit and given == limit:
-                return
-            given += 1
-            yield row
+        yield from batch.to_pylist()
 
 
 def _text(value: object) -> str:

@@ -232,7 +232,12 @@ def _connect(folder: Path) -> duckdb.DuckDBPyConnection:
 
 def _fill(database: duckdb.DuckDBPyConnection, storage: Storage, folder: Path) -> tuple[str, ...]:
     """Make everything but ``videos`` and ``jobs``; returns what is left out."""
-    listed = {part for item in storage.list(f"{ROOT}/") if (part := named_part(item.key))}
+    listed, strange = set(), []
+    for item in storage.list(f"{ROOT}/"):
+        if part := named_part(item.key):
+            listed.add(part)
+        elif item.key.endswith(".parquet"):
+            strange.append(f"{item.key}: not the name of a manifest part")
     if not listed:
         raise ObjectMissing(f"no manifest under {storage.uri}: is that the destination of a compress job?")
     _add(database, "listed", "job, video_id", folder, listed)
@@ -241,7 +246,7 @@ def _fill(database: duckdb.DuckDBPyConnection, storage: Storage, folder: Path) -
     files, damaged = _fetch_copies(database, storage, folder)
     rest = "SELECT job, video_id FROM listed ANTI JOIN copied USING (job, video_id) ORDER BY ALL"
     files.append(folder / "parts.parquet")
-    fetched = copy_parts(storage, _pairs(database.execute(rest)), files[-1], lambda _: None)
+    fetched = copy_parts(storage, _pairs(database.execute(rest)), files[-1])
     # A copied row whose part is gone stands for nothing. Usually there is none, and to join nothing costs nothing.
     database.execute("CREATE TABLE gone AS FROM copied ANTI JOIN listed USING (job, video_id)")
     names = ", ".join(f"'{path}'" for path in files)
@@ -263,7 +268,7 @@ def _fill(database: duckdb.DuckDBPyConnection, storage: Storage, folder: Path) -
     pq.write_table(read_verifications(storage), folder / "events.parquet")
     database.execute(f"CREATE TABLE events AS FROM read_parquet('{folder}/events.parquet')")
     database.execute(_CHECKS)
-    return (*damaged, *fetched.left_out)
+    return (*strange, *damaged, *fetched.left_out)
 
 
 def _fetch_copies(

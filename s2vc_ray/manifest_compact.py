@@ -68,7 +68,9 @@ def compact_manifest(destination: Storage | str) -> CompactReport:
         tempfile.TemporaryDirectory(prefix="s2vc-") as folder,
     ):
         path, digest = Path(folder, "copy.parquet"), hashlib.sha256()
-        copied = copy_parts(storage, todo, path, lambda key: digest.update(f"{key}\n".encode()))
+        copied = copy_parts(
+            storage, todo, path, lambda key: digest.update(f"{key}\n".encode()), lossless=True
+        )
         report = CompactReport(None, 0, 0, 0, len(listed) - len(todo), copied.left_out)
         if not copied.parts:
             return report
@@ -88,9 +90,18 @@ class Copied:
 
 
 def copy_parts(
-    storage: Storage, parts: Iterable[tuple[str, str]], path: Path, took: Callable[[str], None]
+    storage: Storage,
+    parts: Iterable[tuple[str, str]],
+    path: Path,
+    took: Callable[[str], None] = lambda _: None,
+    *,
+    lossless: bool = False,
 ) -> Copied:
-    """Write the rows of parts, each named by job and video id, to one Parquet file; ``took`` hears each one's key.
+    """Write the columns of `SCHEMA` of parts, each named by job and video id, to one Parquet file.
+
+    Args:
+        took: hears each part's key.
+        lossless: leave out parts of newer versions, which have columns that would be lost.
 
     Raises:
         StorageError: the store refused or failed. A part that cannot be read is only left out.
@@ -99,7 +110,7 @@ def copy_parts(
     left_out: list[str] = []
     held: list[pa.Table] = []
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        for key, table in _tables(storage, parts):
+        for key, table in _tables(storage, parts, lossless):
             if isinstance(table, str):
                 left_out.append(f"{key}: {table}")
                 continue
@@ -137,44 +148,45 @@ def _copied(storage: Storage) -> Iterator[tuple[str, str]]:
             raise StorageError(f"{item.key} cannot be read: {error}; it is derived, so remove it") from error
 
 
-def _tables(storage: Storage, parts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, pa.Table | str]]:
+def _tables(
+    storage: Storage, parts: Iterable[tuple[str, str]], lossless: bool
+) -> Iterator[tuple[str, pa.Table | str]]:
     """Each part's key and its rows, or why it is left out; several read at once."""
     left = iter(parts)
-    read: Callable[[tuple[str, str]], tuple[str, pa.Table | str]] = partial(_table, storage)
+    read: Callable[[tuple[str, str]], tuple[str, pa.Table | str]] = partial(_table, storage, lossless)
     with ThreadPoolExecutor(_READERS, "manifest") as readers:
         while batch := list(islice(left, 16 * _READERS)):
             yield from readers.map(read, batch)
 
 
-def _table(storage: Storage, part: tuple[str, str]) -> tuple[str, pa.Table | str]:
+def _table(storage: Storage, lossless: bool, part: tuple[str, str]) -> tuple[str, pa.Table | str]:
     job, video = part
     key = part_key(job, video)
     try:
         data = storage.read(key)
         # Threads would cost more than such small files take.
         table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
-        return key, _checked(
-            table.add_column(0, SCHEMA.field("job"), pa.array([job] * len(table), pa.string())), video
-        )
+        table = table.add_column(0, SCHEMA.field("job"), pa.array([job] * len(table), pa.string()))
+        return key, _checked(table, video, lossless)
     except (ObjectMissing, pa.ArrowException, ValueError, KeyError) as error:
         return key, f"cannot be read: {error}"
 
 
-def _checked(table: pa.Table, video: str) -> pa.Table:
+def _checked(table: pa.Table, video: str, lossless: bool) -> pa.Table:
     """A part's rows with the columns of `SCHEMA`, nulls where the part is older than a column.
 
     Raises:
-        ValueError: a newer version wrote it, so that columns would be lost; or it is no part of that video.
+        ValueError: ``lossless``, and a newer version wrote it; or it is no part of that video.
         pyarrow.ArrowException: columns of other types.
     """
     if not table.schema.equals(SCHEMA):
         for field in SCHEMA:
             if field.name not in table.column_names:
                 table = table.append_column(field, pa.nulls(len(table), field.type))
-        newest = pc.max(table["schema_version"]).as_py()
-        if newest is None or newest > SCHEMA_VERSION:
+        newest = pc.max(table["schema_version"]).as_py() or 0
+        if lossless and newest > SCHEMA_VERSION:
             raise ValueError(
-                f"schema version {newest}, and this program knows up to {SCHEMA_VERSION}: update it"
+                f"it is of schema version {newest}, and this program knows up to {SCHEMA_VERSION}: update it"
             )
         table = table.select(SCHEMA.names).cast(SCHEMA)
     if table["video_id"].unique().to_pylist() != [video]:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from s2vc_ray.errors import ConfigError, ObjectMissing
 from s2vc_ray.manifest import ROOT as MANIFEST
 from s2vc_ray.manifest import read_columns
+from s2vc_ray.manifest_compact import COMPACT
 from s2vc_ray.staging import STAGING
 from s2vc_ray.storage import ObjectStat, Storage, Unfinished
 
@@ -45,6 +46,7 @@ _COLUMNS = (
     "archive_sha256",
     "framemd5_sha256",
 )
+_TABLES_AT = (f"{MANIFEST}/job=", f"{COMPACT}/", f"{EVENTS}/")
 _READERS = 16
 _READ_AHEAD = 256
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
@@ -229,7 +231,7 @@ def is_our_write(write: Unfinished) -> bool:
     return (
         write.key.endswith(ours)
         or is_staged(write.key)
-        or (write.key.startswith((f"{MANIFEST}/job=", f"{EVENTS}/")) and write.key.endswith(".parquet"))
+        or (write.key.startswith(_TABLES_AT) and write.key.endswith(".parquet"))
     )
 
 
