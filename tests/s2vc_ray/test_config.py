@@ -71,6 +71,15 @@ def test_bad_metric_policy(text: str) -> None:
         MetricPolicy.parse(text)
 
 
+def test_metrics_of_consecutive_frames_take_all_of_them() -> None:
+    assert MetricPolicy.parse("full", ("vmaf", "dists", "flicker")).names == ("vmaf", "dists", "flicker")
+    assert MetricPolicy.parse("sample:4", ("dists",)).enabled
+    with pytest.raises(ConfigError, match=r"vmaf_neg needs consecutive frames: give --metrics full, not sample:4"):
+        MetricPolicy.parse("sample:4", ("psnr", "vmaf_neg"))
+    with pytest.raises(ConfigError, match=r"cvvdp.*bench quality"):
+        MetricPolicy.parse("full", ("cvvdp",))
+
+
 def test_unknown_metric_name() -> None:
     with pytest.raises(ConfigError, match="fid"):
         MetricPolicy(names=("psnr", "fid"))

@@ -13,8 +13,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from s2vc_model.metrics import METRICS
+from s2vc_ray.config import MEASURABLE
 from s2vc_ray.errors import ObjectExists, StorageError
 from s2vc_ray.manifest import (
+    QUALITY,
     SCHEMA,
     ManifestRow,
     PartIndex,
@@ -48,6 +51,13 @@ ROW = ManifestRow(
     psnr_worst=28.0,
     metric_frames=4,
 )
+
+
+def test_there_are_columns_for_every_metric_that_a_job_measures() -> None:
+    assert tuple(QUALITY) == MEASURABLE
+    for name in MEASURABLE:
+        assert METRICS[name].higher_is_better == QUALITY[name]
+        assert {f"{name}_{kind}" for kind in ("mean", "worst", "p5", "worst_frame")} <= set(SCHEMA.names)
 
 
 def test_schema_has_every_field_and_a_version() -> None:

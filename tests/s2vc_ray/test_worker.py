@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from s2vc_model.bitstream import EncodedGop
+from s2vc_model.metrics import MetricResult
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.device_faults import DeviceLost
 from s2vc_ray.errors import ConfigError, StoreUnavailable
@@ -29,7 +31,10 @@ CONFIG = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.p
 
 @pytest.fixture
 def tasks(tmp_path: Path) -> tuple[GopTask, ...]:
-    clip = str(media.make_clip(tmp_path / "a.mp4", frames=20))
+    return tasks_of(str(media.make_clip(tmp_path / "a.mp4", frames=20)))
+
+
+def tasks_of(clip: str) -> tuple[GopTask, ...]:
     specs = split(probe(clip), source_uri=clip, video_id="v", gop=8)
     return tuple(GopTask(spec, "_s2vc/staging/v/f") for spec in specs)
 
@@ -60,6 +65,36 @@ def test_measures_what_the_payload_decodes_to(tmp_path: Path, tasks: tuple[GopTa
     (metric,) = gop.metrics
     assert (metric.name, metric.frames) == ("psnr", 3)
     assert 5 < metric.worst <= metric.mean < 60
+
+
+def test_a_percentile_and_the_worst_frame_are_of_the_gops_own_frames(
+    tmp_path: Path, tasks: tuple[GopTask, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(reference: Any, decoded: Any, names: Sequence[str], **_: Any) -> dict[str, MetricResult]:
+        return {
+            "psnr": MetricResult(30.0, 20.0, (0, 1, 2), np.array([30.0, 20.0, 40.0])),
+            # Of pairs of frames; the higher the worse.
+            "flicker": MetricResult(3.0, 5.0, (0, 1, 2), np.array([1.0, 5.0])),
+        }
+
+    monkeypatch.setattr("s2vc_model.metrics.measure", measured)
+    config = replace(CONFIG, metrics=MetricPolicy.parse("sample:3", ("psnr",)))
+    (gop,) = worker(tmp_path, config).encode(GopBatch(tasks[:1])).outcomes
+    assert isinstance(gop, StagedGop)
+    psnr, flicker = gop.metrics
+    # Of 8 frames 0, 4 and 7 are measured.
+    assert (psnr.worst_frame, psnr.p5) == (4, pytest.approx(21))
+    assert (flicker.worst_frame, flicker.p5) == (7, pytest.approx(4.8))
+
+
+def test_sequence_metrics_see_all_frames_of_a_gop_and_none_of_one_alone(tmp_path: Path) -> None:
+    clip = media.make_clip(tmp_path / "nine.mp4", frames=9)
+    config = replace(CONFIG, metrics=MetricPolicy.parse("full", ("psnr", "flicker")))
+    long, last = worker(tmp_path, config).encode(GopBatch(tasks_of(str(clip)))).outcomes
+    assert isinstance(long, StagedGop)
+    assert isinstance(last, StagedGop)
+    assert [(one.name, one.frames) for one in long.metrics] == [("psnr", 8), ("flicker", 8)]
+    assert [(one.name, one.frames) for one in last.metrics] == [("psnr", 1)]
 
 
 def test_a_staged_gop_is_not_coded_again(tmp_path: Path, tasks: tuple[GopTask, ...]) -> None:
