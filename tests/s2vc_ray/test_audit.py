@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from s2vc_ray.audit import AuditOptions, AuditReport, audit
 from s2vc_ray.bag import bag_entries
 from s2vc_ray.errors import ConfigError, ObjectMissing
 from s2vc_ray.manifest import read_manifest
+from s2vc_ray.manifest_compact import compact_manifest
 from s2vc_ray.provenance import SCHEMA as EVENTS
 from s2vc_ray.storage import Storage, open_storage
 from s2vc_ray.survey import survey
@@ -29,6 +31,7 @@ from s2vc_ray.verify import verify
 from s2vc_ray.verify_archive import VerifyOptions
 from tests.audited import job_id, video
 from tests.memory_storage import MemoryStorage
+from tests.seaweed import SeaweedServer
 
 ALL = AuditOptions(limit=0)
 
@@ -360,3 +363,20 @@ def test_names_cannot_command_a_terminal(tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr()
     assert "\x1b" not in said.out + said.err
     assert "[bold]" in said.out
+
+
+@pytest.mark.s3
+def test_on_s3_it_says_the_same(
+    storage: Storage, seaweed_server: SeaweedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in seaweed_server.env.items():
+        monkeypatch.setenv(name, value)
+    uri = f"s3://{seaweed_server.new_bucket()}/small"
+    remote = open_storage(uri)
+    for item in storage.list():
+        remote.put(item.key, storage.read(item.key))
+    here = audit(storage, ALL)
+    for _ in range(2):
+        there = audit(uri, ALL)
+        assert asdict(there) == {**asdict(here), "destination": uri}
+        compact_manifest(uri)
