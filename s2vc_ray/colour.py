@@ -50,7 +50,7 @@ def scaler_matrix(matrix: int, width: int, height: int) -> Colorspace:
     code = effective_matrix(matrix, width, height)
     if code not in _MATRICES:
         raise SourceError(
-            f"colour matrix {code} (ITU-T H.273) cannot be converted to RGB; convert the pictures to BT.709 or RGB first"
+            f"colour matrix {code} (ITU-T H.273) cannot be converted to RGB; convert the pictures to BT.709 first"
         )
     return _MATRICES[code]
 
