@@ -98,7 +98,7 @@ def _print(result: FuzzResult, options: FuzzOptions, console: Console) -> None:
     console.print(table)
     lines = [
         f"done to them: {_counts(found.how)}",
-        f"slowest: {found.slowest:.1f} s; violations: {len(found.violations)}",
+        f"slowest: {found.slowest:.1f} s of CPU; violations: {len(found.violations)}",
     ]
     for line in lines + found.violations[:_TOLD]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -98,27 +100,28 @@ def repeat(piece: Path, path: Path, times: int) -> None:
 
 
 def _run(source: Path, out: Path, length: int) -> LengthResult:
-    ours, theirs = _spawn.Pipe()
     begun = time.monotonic()
-    driver = _spawn.Process(target=_drive, args=(str(source), str(out), theirs))
-    driver.start()
-    theirs.close()
-    try:
-        frames, gops, driver_mb, worker_mb = ours.recv()
-    except EOFError:
-        raise RuntimeError(f"the job of {length} seconds failed") from None
-    finally:
-        driver.join()
+    # A fresh interpreter that has imported nothing of the bench's.
+    command = "import sys; from jobs.bench_length import drive; drive(*sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", command, str(source), str(out)],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"the job of {length} seconds failed")
+    frames, gops, driver_mb, worker_mb = json.loads(done.stdout)
     return LengthResult(length, frames, gops, driver_mb, worker_mb, round(time.monotonic() - begun, 1))
 
 
-def _drive(source: str, out: str, told: Connection) -> None:
-    """The driver's process."""
+def drive(source: str, out: str) -> None:
+    """The driver's process: run the job and print what was needed."""
     executor = OneProcess(out)
     report = compress([source], out, _CONFIG, executor=executor)
     if report.totals.ok != 1:
         raise RuntimeError(f"{report.totals.ok} of 1 videos were compressed")
-    told.send((report.totals.frames, report.totals.gops, _peak_mb(), executor.peak_mb))
+    print(json.dumps((report.totals.frames, report.totals.gops, _peak_mb(), executor.peak_mb)))
 
 
 class OneProcess:

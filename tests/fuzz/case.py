@@ -24,6 +24,7 @@ class Case:
         original: what it was before.
         steps: what each way of reading ended in: "ok", or the class of the project's own error.
         violations: what must not be.
+        seconds: CPU time of the worker's process.
     """
 
     number: int
@@ -31,6 +32,7 @@ class Case:
     original: str
     steps: dict[str, str] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
+    seconds: float = field(default=0.0, compare=False)
 
     def step(self, name: str, read: Callable[[], _Result]) -> _Result | None:
         """Run one way of reading. Errors of the project's own trees are an outcome, any other is a violation."""

@@ -57,6 +57,7 @@ def test_sources(folders: tuple[Path, Path]) -> None:
     found = run.run(Plan("sources", folders[1], 20))
     assert found.violations == []
     assert found.cases == 20
+    assert 0 < found.slowest < run.LIMIT
 
 
 @pytest.mark.parametrize(("seed", "number"), ONCE_FAILED)
@@ -149,7 +150,7 @@ def test_changed_sources_and_native_memory_are_seen(
 
 
 WORKER = """
-import os, signal, sys, time
+import json, os, signal, sys, time
 first, step, count = int(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6])
 print("ready", flush=True)
 for number in range(first, count, step):
@@ -158,7 +159,8 @@ for number in range(first, count, step):
     if number == 5:
         while True:
             pass
-    print('{"number": %d, "how": "x", "original": "y", "steps": {}, "violations": []}' % number, flush=True)
+    case = {"number": number, "how": "x", "original": "y", "steps": {}, "violations": [], "seconds": 0}
+    print(json.dumps(case), flush=True)
 """
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,7 +43,10 @@ def main() -> None:
         print("ready", flush=True)
         forbid_more_than(_MOST)
         for number in range(first, count, step):
-            print(json.dumps(asdict(cases.run(number, seed))), flush=True)
+            begun = time.process_time()
+            case = cases.run(number, seed)
+            case.seconds = time.process_time() - begun
+            print(json.dumps(asdict(case)), flush=True)
 
 
 if __name__ == "__main__":
