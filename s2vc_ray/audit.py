@@ -35,12 +35,14 @@ class AuditOptions:
         require: conditions on each row of what ``by`` names; one for which it does not hold is a fault.
         by: ``video``, ``job`` or ``gop``: what is listed, held against ``require`` and searched for outliers.
         limit: most rows of each list; 0 is all of them.
+        percentiles: work out each video's too; a requirement may speak of them.
     """
 
     where: str = ""
     require: tuple[str, ...] = ()
     by: str = "video"
     limit: int = 20
+    percentiles: bool = True
 
     def __post_init__(self) -> None:
         if self.by not in TABLES:
@@ -113,7 +115,7 @@ def audit(destination: Storage | str, options: AuditOptions) -> AuditReport:
     """
     storage = open_storage(destination) if isinstance(destination, str) else destination
     with open_tables(storage) as tables:
-        tables.sum_up(options.where)
+        tables.sum_up(options.where, percentiles=options.percentiles)
         report = AuditReport(storage.uri, options.where, options.by, unreadable=tables.left_out)
         # First what may be refused.
         report.requirements = list(requirements(tables, options))
@@ -123,7 +125,7 @@ def audit(destination: Storage | str, options: AuditOptions) -> AuditReport:
         limit = f"LIMIT {options.limit}" if options.limit else ""
         report.jobs = _all(tables, f"FROM jobs ORDER BY created, job {limit}")
         report.rows = _all(tables, f"FROM {TABLES[options.by]} ORDER BY {_ORDER[options.by]} {limit}")
-        report.worst = {name: _all(tables, _worst(name, options.limit or 20)) for name in metrics}
+        report.worst = {name: _all(tables, _worst(name, metrics, options.limit or 20)) for name in metrics}
         report.failures = _all(tables, f"{_FAILURES} {limit}")
         report.outliers = _all(
             tables, f"{_outliers(options.by, metrics)} ORDER BY abs(deviations) DESC, name {limit}"
@@ -233,16 +235,16 @@ def _distribution(name: str) -> str:
     share, worst = (0.05, "min") if QUALITY[name] else (0.95, "max")
     weight = f"sum(metric_frames) FILTER (WHERE {name}_mean IS NOT NULL)"
     return f"""
-        SELECT '{name}' AS metric, count({name}_mean) AS gops,
+        SELECT '{name}' AS metric, (SELECT count({name}_mean) FROM chosen) AS gops,
             sum({name}_mean * metric_frames) / {weight} AS mean,
-            quantile_cont({name}_mean, {share}) AS p5, {worst}({name}_worst) AS worst
-        FROM chosen
+            (SELECT quantile_cont({name}_mean, {share}) FROM chosen) AS p5, {worst}({name}_worst) AS worst
+        FROM jobs
     """  # noqa: S608
 
 
-def _worst(name: str, limit: int) -> str:
+def _worst(name: str, measured: Iterable[str], limit: int) -> str:
     order = "ASC" if QUALITY[name] else "DESC"
-    others = ", ".join(f"{one}_{kind}" for one in QUALITY for kind in ("mean", "worst", "worst_frame"))
+    others = ", ".join(f"{one}_{kind}" for one in measured for kind in ("mean", "worst", "worst_frame"))
     return f"""
         SELECT source_name, gop_index, pts_seconds - begins AS at, q, bpp, {others}, archive FROM (
             SELECT job, video_id, gop_index, pts_seconds, q, bpp, {others} FROM chosen

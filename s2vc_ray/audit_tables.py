@@ -16,7 +16,8 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
+from itertools import islice
 from pathlib import Path
 
 import duckdb
@@ -30,11 +31,14 @@ from s2vc_ray.provenance import read_verifications
 from s2vc_ray.storage import Storage
 from s2vc_ray.storage_local import local_errors
 
-_MEMORY = "400MB"
+_MEMORY = "500MB"
 """What DuckDB may hold before it spills into the scratch folder; Python and its libraries take 200 MB beside it."""
 _THREADS = 4
 _BLOCK = 4 << 20
 _BATCH = 10_000
+_SLICE = 4_000_000
+"""Rows of whose values percentiles are taken at once."""
+_PART = pa.schema([("job", pa.string()), ("video_id", pa.string())])
 
 DERIVED = {
     "seconds": "8e-3 * payload_bytes / kbps",
@@ -47,13 +51,10 @@ DERIVED = {
 frames and megapixels coded a second."""
 
 _WORDS = """
-    CREATE TABLE words AS SELECT job, video_id, any_value(created) AS created, min(status) AS status,
-        any_value(source_name) AS source_name, any_value(source_uri) AS source_uri,
-        any_value(source_size) AS source_bytes, any_value(archive) AS archive,
-        any_value(archive_bytes) AS archive_bytes, any_value(archive_sha256) AS archive_sha256,
-        any_value(config_hash) AS config_hash, any_value(device) AS device, any_value(error_class) AS error_class,
-        any_value(error) AS error, any_value(pts_first * time_base_num / time_base_den) AS begins
-    FROM parts WHERE gop_index = 0 OR gop_index IS NULL OR status = 'failed' GROUP BY job, video_id
+    CREATE TABLE words AS SELECT job, video_id, created, status, source_name, source_size AS source_bytes, archive,
+        archive_bytes, config_hash, device, error_class, error,
+        pts_first * time_base_num / time_base_den AS begins
+    FROM parts WHERE gop_index = 0 OR gop_index IS NULL OR status = 'failed'
 """
 _RANKED = """
     CREATE TABLE ranked AS
@@ -90,10 +91,10 @@ _VIDEOS = """
     CREATE TABLE videos AS
     SELECT w.source_name, w.status, w.source_bytes, w.archive_bytes,
         w.source_bytes - w.archive_bytes AS saved_bytes, w.source_bytes / nullif(w.archive_bytes, 0) AS ratio,
-        f.* EXCLUDE (job, video_id), w.archive, w.archive_sha256, w.video_id, w.source_uri, w.job, w.created,
+        f.* EXCLUDE (job, video_id), s.* EXCLUDE (job, video_id), w.archive, w.video_id, w.job, w.created,
         w.config_hash, w.device, w.error_class, w.error, l.job AS later_job, l.error_class AS later_error_class,
         l.error AS later_error, c.checked, c.check_outcome
-    FROM figures AS f JOIN words AS w USING (job, video_id)
+    FROM figures AS f JOIN words AS w USING (job, video_id) LEFT JOIN shares AS s USING (job, video_id)
     LEFT JOIN (FROM words SEMI JOIN (FROM ranked WHERE standing = 'later') USING (job, video_id)) AS l
         ON l.video_id = w.video_id
     LEFT JOIN checks AS c ON c.archive = w.archive
@@ -145,8 +146,10 @@ class AuditTables:
         """Names of a table's columns."""
         return [str(row[0]) for row in self._database.execute(f"DESCRIBE {table}").fetchall()]
 
-    def sum_up(self, where: str = "") -> None:
+    def sum_up(self, where: str = "", *, percentiles: bool = True) -> None:
         """Make ``videos`` and ``jobs`` of the GOPs for which the condition ``where`` holds.
+
+        Without ``percentiles`` those of videos are null: they take a third of the time.
 
         Raises:
             ConfigError: the condition makes no sense.
@@ -156,10 +159,27 @@ class AuditTables:
             self._database.execute(f"CREATE VIEW chosen AS SELECT * FROM gops WHERE ({condition})")  # noqa: S608
             self.measured = self._measured()
             self._database.execute(_figures(self.measured))
+            self._take_percentiles(of_videos=percentiles)
             self._database.execute(_VIDEOS)
             self._tables.append("videos")
             self._database.execute(_jobs(self.measured))
             self._tables.append("jobs")
+
+    def _take_percentiles(self, *, of_videos: bool) -> None:
+        """Of each metric, for videos and jobs. Percentiles hold all their values in memory, so it is done in slices."""
+        ((rows,),) = self._database.execute("SELECT coalesce(sum(gops), 0) FROM figures").fetchall()
+        slices = (-(-int(rows) // _SLICE) or 1) if of_videos else 0
+        said = ", ".join(["job", "video_id", *map(_percentile, QUALITY)])
+        empty = f"SELECT {said} FROM chosen WHERE false GROUP BY job, video_id"  # noqa: S608
+        self._database.execute(f"CREATE TABLE shares AS {empty}")
+        for number in range(slices):
+            query = (
+                f"SELECT {said} FROM chosen WHERE hash(video_id) % {slices} = {number} GROUP BY job, video_id"  # noqa: S608
+            )
+            self._database.execute(f"INSERT INTO shares {query}")
+        for name in self.measured:
+            query = f"SELECT job, {_percentile(name)} FROM chosen GROUP BY job"  # noqa: S608
+            self._database.execute(f"CREATE TABLE share_{name} AS {query}")
 
     def _measured(self) -> tuple[str, ...]:
         counts = ", ".join(f"count({name}_mean)" for name in QUALITY)
@@ -232,21 +252,15 @@ def _connect(folder: Path) -> duckdb.DuckDBPyConnection:
 
 def _fill(database: duckdb.DuckDBPyConnection, storage: Storage, folder: Path) -> tuple[str, ...]:
     """Make everything but ``videos`` and ``jobs``; returns what is left out."""
-    listed, strange = set(), []
-    for item in storage.list(f"{ROOT}/"):
-        if part := named_part(item.key):
-            listed.add(part)
-        elif item.key.endswith(".parquet"):
-            strange.append(f"{item.key}: not the name of a manifest part")
-    if not listed:
+    strange = _write_listing(storage, folder / "listed.parquet")
+    database.execute(f"CREATE TABLE listed AS FROM read_parquet('{folder}/listed.parquet')")
+    if not _number(database, "listed"):
         raise ObjectMissing(f"no manifest under {storage.uri}: is that the destination of a compress job?")
-    _add(database, "listed", "job, video_id", folder, listed)
-    del listed
     database.execute("CREATE TABLE copied (job VARCHAR, video_id VARCHAR)")
     files, damaged = _fetch_copies(database, storage, folder)
     rest = "SELECT job, video_id FROM listed ANTI JOIN copied USING (job, video_id) ORDER BY ALL"
     files.append(folder / "parts.parquet")
-    fetched = copy_parts(storage, _pairs(database.execute(rest)), files[-1])
+    fetched = copy_parts(storage, _pairs(database, rest), files[-1])
     # A copied row whose part is gone stands for nothing. Usually there is none, and to join nothing costs nothing.
     database.execute("CREATE TABLE gone AS FROM copied ANTI JOIN listed USING (job, video_id)")
     names = ", ".join(f"'{path}'" for path in files)
@@ -301,18 +315,29 @@ def _fetch_copies(
     return files, damaged
 
 
-def _add(
-    database: duckdb.DuckDBPyConnection, table: str, names: str, folder: Path, rows: Iterable[tuple[str, ...]]
-) -> None:
-    columns = list(zip(*rows, strict=True))
-    path = folder / f"{table}.parquet"
-    pq.write_table(pa.table([pa.array(one, pa.string()) for one in columns], names.split(", ")), path)
-    database.execute(f"CREATE TABLE {table} AS FROM read_parquet('{path}')")
+def _write_listing(storage: Storage, path: Path) -> list[str]:
+    """Write job and video id of every part to a file; returns what else lies among them."""
+    strange: list[str] = []
+    items = storage.list(f"{ROOT}/")
+    with pq.ParquetWriter(path, _PART) as writer:
+        while page := list(islice(items, _BATCH)):
+            parts = [named_part(item.key) for item in page]
+            columns = zip(*(part for part in parts if part), strict=True)
+            writer.write_table(pa.table([pa.array(one) for one in columns] or [[], []], schema=_PART))
+            strange += [
+                f"{item.key}: not the name of a manifest part"
+                for item, part in zip(page, parts, strict=True)
+                if not part and item.key.endswith(".parquet")
+            ]
+    return strange
 
 
-def _pairs(found: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str]]:
-    # All of them at once: the connection answers other questions while they are read.
-    yield from found.fetchall()
+def _pairs(database: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[str, str]]:
+    # A cursor of its own: others may be used while it is read.
+    with contextlib.closing(database.cursor()) as cursor:
+        found = cursor.execute(query)
+        while page := found.fetchmany(_BATCH):
+            yield from page
 
 
 def _number(database: duckdb.DuckDBPyConnection, table: str) -> int:
@@ -325,12 +350,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _figures(measured: Collection[str]) -> str:
-    """Sums over each video's chosen GOPs; of each metric the mean over measured frames, the fifth percentile of
-    GOPs on the bad side, and the worst frame."""
+    """Sums over each video's chosen GOPs; of each metric the mean over measured frames and the worst frame."""
     said = [
-        f"{_mean(name)}, {_percentile(name)}, {_worst(name)}"
+        f"{_mean(name)}, {_worst(name)}"
         if name in measured
-        else f"NULL::DOUBLE AS {name}_mean, NULL::DOUBLE AS {name}_gops_p5, NULL::DOUBLE AS {name}_worst"
+        else f"NULL::DOUBLE AS {name}_mean, NULL::DOUBLE AS {name}_worst"
         for name in QUALITY
     ]
     return f"CREATE TABLE figures AS SELECT {_SUMS}, {', '.join(said)} FROM chosen GROUP BY job, video_id"  # noqa: S608
@@ -352,11 +376,11 @@ def _worst(name: str) -> str:
 def _jobs(measured: Collection[str]) -> str:
     """Sums over each job's videos. Percentiles are over GOPs, and so asked of them."""
     sums = ", ".join(f"{_mean(name)}, {_worst(name)}" for name in QUALITY)
-    shares = ", ".join(["job", *map(_percentile, measured)])
+    joins = " ".join(f"LEFT JOIN share_{name} USING (job)" for name in measured)
     rest = [f"NULL::DOUBLE AS {name}_gops_p5" for name in QUALITY if name not in measured]
     return f"""
         CREATE TABLE jobs AS
-        SELECT {", ".join(["v.*", "s.* EXCLUDE (job)", *rest])} FROM (
+        SELECT {", ".join(["*", *rest])} FROM (
             SELECT job, min(created) AS created, count(*) AS videos,
                 count(*) FILTER (WHERE status = 'partial') AS partial,
                 count(*) FILTER (WHERE status = 'failed') AS failed,
@@ -372,5 +396,5 @@ def _jobs(measured: Collection[str]) -> str:
                 sum(frames) / nullif(sum(encode_seconds), 0) AS encode_fps,
                 sum(pixels) / 1e6 / nullif(sum(encode_seconds), 0) AS encode_mpps
             FROM videos GROUP BY job
-        ) AS v JOIN (SELECT {shares} FROM chosen GROUP BY job) AS s USING (job)
+        ) {joins}
     """  # noqa: S608

@@ -59,7 +59,10 @@ def audit(
         raise ConfigError("--format parquet is not for a terminal: give --out FILE")
     is_report = not sql and style in ("table", "json")
     usual = 20 if is_report or style == "table" else 0
-    options = AuditOptions(where, tuple(require or ()), by, usual if limit is None else limit)
+    shown_nowhere = is_report and style == "table" and not any("gops_p5" in one for one in require or ())
+    options = AuditOptions(
+        where, tuple(require or ()), by, usual if limit is None else limit, percentiles=not shown_nowhere
+    )
     storage = open_storage(destination, patience=patience())
     if is_report:
         report = examine(storage, options)

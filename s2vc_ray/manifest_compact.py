@@ -34,6 +34,7 @@ ROWS = 122_880
 _PART = re.compile(rf"{ROOT}/job=([^/]+)/([0-9a-f]{{16}})\.parquet")
 _COPY = re.compile(rf"{COMPACT}/[0-9a-f]{{16}}\.parquet")
 _READERS = 16
+_JOIN = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +107,49 @@ def copy_parts(
     Raises:
         StorageError: the store refused or failed. A part that cannot be read is only left out.
     """
-    number = rows = held_rows = 0
+    number = rows = 0
     left_out: list[str] = []
-    held: list[pa.Table] = []
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        group = _RowGroup(writer)
         for key, table in _tables(storage, parts, lossless):
             if isinstance(table, str):
                 left_out.append(f"{key}: {table}")
                 continue
             took(key)
-            number, rows, held_rows = number + 1, rows + len(table), held_rows + len(table)
-            held.append(table)
-            if held_rows >= ROWS:
-                writer.write_table(pa.concat_tables(held), row_group_size=ROWS)
-                held, held_rows = [], 0
-        if held:
-            writer.write_table(pa.concat_tables(held), row_group_size=ROWS)
+            number, rows = number + 1, rows + len(table)
+            group.add(table)
+        group.write()
     return Copied(number, rows, tuple(left_out))
+
+
+class _RowGroup:
+    """Rows that wait to be enough for a row group. Small tables take a hundred times their rows' memory, so these are
+    joined early."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+        self._small: list[pa.Table] = []
+        self._joined: list[pa.Table] = []
+        self._rows = 0
+
+    def add(self, table: pa.Table) -> None:
+        self._small.append(table)
+        self._rows += len(table)
+        if len(self._small) == _JOIN:
+            self._join()
+        if self._rows >= ROWS:
+            self.write()
+
+    def write(self) -> None:
+        self._join()
+        if self._joined:
+            self._writer.write_table(pa.concat_tables(self._joined), row_group_size=ROWS)
+        self._joined, self._rows = [], 0
+
+    def _join(self) -> None:
+        if self._small:
+            self._joined.append(pa.concat_tables(self._small).combine_chunks())
+        self._small = []
 
 
 def named_part(key: str) -> tuple[str, str] | None:
