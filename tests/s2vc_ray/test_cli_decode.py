@@ -150,7 +150,8 @@ def test_a_player_that_was_closed_is_no_error(archive: Path, codec: list[str]) -
     code, _, said = piped(archive, *codec, take=100)
     assert code == 0
     assert said.decode().startswith("decoding 50 frames")
-    assert len(said.splitlines()) == 1, said
+    # What fits the pipe may all be written before it is closed; then that is said too.
+    assert [line for line in said.decode().splitlines()[1:] if line != "-: 50 frames from 7 GOPs"] == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
