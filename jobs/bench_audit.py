@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -202,13 +201,24 @@ def _timed(manifest: str, folder: Path, *arguments: str) -> AuditResult:
     """Run ``s2vc COMMAND FOLDER …`` and measure it from outside."""
     words = 2 if arguments[0] == "manifest" else 1
     command = [sys.executable, "-m", "s2vc_ray.cli", *arguments[:words], str(folder), *arguments[words:]]
-    begun = time.monotonic()
+    begun, peak = time.monotonic(), 0
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        while process.poll() is None:
+            peak = max(peak, _most_held(process.pid))
+            time.sleep(0.02)
         seconds = time.monotonic() - begun
         if process.returncode not in (0, 1):
             said.seek(0)
             raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}: {said.read()}")
-    return AuditResult(manifest, " ".join(arguments), seconds, usage.ru_maxrss / 1024)
+    return AuditResult(manifest, " ".join(arguments), seconds, peak / 1024)
+
+
+def _most_held(pid: int) -> int:
+    """The most memory in KiB that a process has held; 0 when it is gone. The usage that its parent is told at its end
+    would count what the parent itself held when it forked."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), 0)
