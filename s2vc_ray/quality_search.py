@@ -1,0 +1,119 @@
+"""Which level of a codec to take: what to probe next, given what was probed. Pure, and no codec in it.
+
+A codec has integer levels (S2VC's q, a classical codec's CRF). At each, what was asked for holds by a *margin* that is
+measured: at or above 0 it holds. Towards one end, `Levels.best`, the result is what one would like to have (the
+smallest file, or the highest quality); towards the other, `Levels.safe`, the margin grows, nearly always. Wanted is the
+level nearest to `best` that holds. Margins may be of any unit in which they are about linear in the level.
+
+Nothing is remembered but the margins, so several searches go side by side in rounds, and a level that was probed for
+another reason may be put among them::
+
+    margins = {}
+    while (level := next_level(levels, margins)) is not None:
+        margins[level] = probe(level)
+    found = chosen(levels, margins)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+_GUESSES = 5
+"""Probes after which a curve is taken for too bent to guess along: from then on what is left is halved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """The levels of a search, both ends included, and what its first guesses lean on.
+
+    Attributes:
+        best: the level that one would have if it held. ``safe``: the other end; may be below ``best``.
+        start: probed first, clipped into the range.
+        slope: by how much the margin usually grows with one level towards ``safe``; above 0.
+
+    Raises:
+        ValueError: the slope is not a finite number above 0.
+    """
+
+    best: int
+    safe: int
+    start: int
+    slope: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.slope) and self.slope > 0):
+            raise ValueError(f"slope is {self.slope}: give a finite number above 0")
+
+    def steps(self, level: int) -> int:
+        """How far ``level`` is from ``best``: 0 there, growing towards ``safe``."""
+        return level - self.best if self.safe >= self.best else self.best - level
+
+    def level(self, steps: int) -> int:
+        """The level that is so far from ``best``."""
+        return self.best + steps if self.safe >= self.best else self.best - steps
+
+    @property
+    def last(self) -> int:
+        """Steps from ``best`` to ``safe``."""
+        return abs(self.safe - self.best)
+
+
+def next_level(levels: Levels, margins: Mapping[int, float]) -> int | None:
+    """The level to probe after those in ``margins``; None when the search is over.
+
+    It is over when a level held and the next one towards ``best`` was probed and did not (or there is none), or when
+    ``safe`` itself did not hold: so what `chosen` returns is never worth improving by one level, whatever the curve
+    looks like elsewhere. Takes about 4 probes of 64 levels on a smooth curve, and never more than 12.
+
+    Raises:
+        ValueError: a margin is NaN, or of a level that is not in the range.
+    """
+    known = _by_steps(levels, margins)
+    if not known:
+        return levels.level(min(max(levels.steps(levels.start), 0), levels.last))
+    hold = min((at for at, margin in known.items() if margin >= 0), default=levels.last + 1)
+    miss = max((at for at, margin in known.items() if margin < 0 and at < hold), default=-1)
+    if hold - miss == 1:
+        return None
+    guess = _crossing(known, miss, hold, levels.slope) if len(known) < _GUESSES else math.nan
+    at = math.ceil(guess) if math.isfinite(guess) else (miss + hold) // 2
+    return levels.level(min(max(at, miss + 1), hold - 1))
+
+
+def chosen(levels: Levels, margins: Mapping[int, float]) -> int | None:
+    """Of the levels that were probed and held, the one nearest to ``best``; None when none held."""
+    held = [at for at, margin in _by_steps(levels, margins).items() if margin >= 0]
+    return levels.level(min(held)) if held else None
+
+
+def search(levels: Levels, probe: Callable[[int], float]) -> dict[int, float]:
+    """Probe until the search is over: the margins of all levels that were probed, in that order."""
+    margins: dict[int, float] = {}
+    while (level := next_level(levels, margins)) is not None:
+        margins[level] = probe(level)
+    return margins
+
+
+def _by_steps(levels: Levels, margins: Mapping[int, float]) -> dict[int, float]:
+    known = {levels.steps(level): margin for level, margin in margins.items()}
+    if any(math.isnan(margin) for margin in known.values()):
+        raise ValueError("a margin is not a number: a level that cannot be measured has no place in a search")
+    if known and not 0 <= min(known) <= max(known) <= levels.last:
+        raise ValueError(f"levels {sorted(margins)} are not all within {levels.best}..{levels.safe}")
+    return known
+
+
+def _crossing(known: Mapping[int, float], miss: int, hold: int, slope: float) -> float:
+    """Where the margin should become 0: between the ends if both were probed, else beyond the one that was."""
+    if math.inf in (abs(known.get(miss, 0.0)), abs(known.get(hold, 0.0))):
+        return math.nan
+    if miss in known and hold in known:
+        return miss + (hold - miss) * known[miss] / (known[miss] - known[hold])
+    at = miss if miss in known else hold
+    others = sorted((other for other in known if other != at), key=lambda other: abs(other - at))
+    if others:
+        seen = (known[others[0]] - known[at]) / (others[0] - at)
+        slope = seen if seen > 0 else slope
+    return at - known[at] / slope

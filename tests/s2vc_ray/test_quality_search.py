@@ -1,0 +1,105 @@
+"""The search for a level: what it promises on any curve, and how soon it is over on smooth ones."""
+
+import math
+import random
+import statistics
+
+import pytest
+
+from s2vc_ray.quality_search import Levels, chosen, next_level, search
+
+Q = Levels(best=0, safe=63, start=40, slope=0.05)
+CRF = Levels(best=63, safe=10, start=35, slope=0.05)
+
+
+def _line(levels: Levels, first: float, slope: float = 0.05) -> dict[int, float]:
+    """Margins of a line that becomes 0 ``first`` steps from ``best``."""
+    steps = range(levels.last + 1)
+    return {levels.level(at): slope * (at - first) for at in steps}
+
+
+@pytest.mark.parametrize("levels", [Q, CRF])
+@pytest.mark.parametrize("slope", [0.02, 0.05, 0.2])
+def test_every_crossing_of_a_line_is_found_exactly(levels: Levels, slope: float) -> None:
+    probes = []
+    for first in range(levels.last + 1):
+        curve = _line(levels, first - 0.5, slope)
+        margins = search(levels, curve.__getitem__)
+        assert chosen(levels, margins) == levels.level(first)
+        probes.append(len(margins))
+    assert statistics.mean(probes) <= 4
+    assert max(probes) <= 5
+
+
+def test_a_bent_curve_is_found_exactly_too() -> None:
+    for crossing in range(64):
+        curve = {q: math.log(1 + q) ** 3 - math.log(1 + crossing) ** 3 for q in range(64)}
+        margins = search(Q, curve.__getitem__)
+        assert chosen(Q, margins) == crossing
+        assert len(margins) <= 9
+
+
+def test_what_holds_everywhere_takes_the_best_level_and_what_holds_nowhere_none() -> None:
+    everywhere = search(Q, lambda q: 1 + q / 100)
+    assert chosen(Q, everywhere) == 0
+    nowhere = search(Q, lambda q: q / 100 - 9)
+    assert chosen(Q, nowhere) is None
+    assert 63 in nowhere
+    assert max(len(everywhere), len(nowhere)) <= 3
+
+
+def test_on_any_curve_the_answer_held_and_the_level_before_it_was_seen_to_miss() -> None:
+    dice = random.Random(7)
+    for _ in range(2000):
+        curve = [dice.gauss(dice.uniform(-2, 2) + q / 20 - 1.5, dice.choice([0, 0.1, 2])) for q in range(64)]
+        margins = search(Q, curve.__getitem__)
+        found = chosen(Q, margins)
+        assert len(margins) <= 12
+        if found is None:
+            assert margins[63] < 0
+            assert max(margins.values()) < 0
+        else:
+            assert margins[found] >= 0
+            assert found == 0 or margins[found - 1] < 0
+
+
+def test_curves_that_jump_to_infinity_are_halved() -> None:
+    for crossing in range(64):
+        curve = [math.inf if q >= crossing else -math.inf for q in range(64)]
+        margins = search(Q, curve.__getitem__)
+        assert chosen(Q, margins) == crossing
+        assert len(margins) <= 8
+
+
+def test_margins_alone_decide_what_comes_next() -> None:
+    curve = _line(Q, 17.5)
+    margins: dict[int, float] = {}
+    order = []
+    while (level := next_level(Q, margins)) is not None:
+        # As if a search had been interrupted, and its measurements been read back in another order.
+        assert next_level(Q, dict(sorted(margins.items()))) == level
+        margins[level] = curve[level]
+        order.append(level)
+    assert order[0] == Q.start
+    assert next_level(Q, {17: -1.0, 18: 1.0}) is None
+
+
+def test_levels_known_beforehand_spare_probes() -> None:
+    curve = _line(Q, 50.5)
+    known = {level: curve[level] for level in (48, 53)}
+    assert next_level(Q, known) == 51
+
+
+def test_a_range_of_one_level_is_probed_once() -> None:
+    only = Levels(best=5, safe=5, start=30, slope=1.0)
+    assert search(only, lambda level: 1.0) == {5: 1.0}
+    assert search(only, lambda level: -1.0) == {5: -1.0}
+
+
+def test_refuses_what_is_no_number_and_levels_out_of_range() -> None:
+    with pytest.raises(ValueError, match="not a number"):
+        search(Q, lambda q: math.nan)
+    with pytest.raises(ValueError, match="not all within"):
+        next_level(Q, {64: 1.0})
+    with pytest.raises(ValueError, match="above 0"):
+        Levels(0, 63, 30, slope=0.0)
