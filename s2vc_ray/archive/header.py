@@ -18,6 +18,7 @@ MAX_HEADER_BYTES = 1 << 16
 _MAX_TEXT = 4096
 _INT64 = (1 << 63) - 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_REVISION = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,9 @@ class ArchiveHeader:
         decisions: what coding these pictures as 8-bit RGB changes or leaves undone, one sentence each.
         scene_cuts: GOPs were asked to end at scene cuts too.
         deinterlace: pictures that the source's decoder flags as interlaced were asked to be made progressive.
+        archive_version: counts from 1, in which no GOP replaces another.
+        replaces, revision: of later versions, SHA-256 of the archive that most GOPs were copied from, and 16 hex
+            digits that stand for what was asked; empty in the first.
 
     Raises:
         ValueError: a field has the wrong type or lies outside its range.
@@ -80,6 +84,9 @@ class ArchiveHeader:
     decisions: tuple[str, ...] = ()
     scene_cuts: bool = False
     deinterlace: bool = False
+    archive_version: int = 1
+    replaces: str = ""
+    revision: str = ""
 
     def __post_init__(self) -> None:
         for name in ("model_id", "preset", "source_name", "creator"):
@@ -99,6 +106,7 @@ class ArchiveHeader:
             digest = getattr(self, name)
             if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
                 raise ValueError(f"{name} must be 64 lower-case hex digits, not {str(digest)[:80]!r}")
+        _check_version(self)
         for name, (low, high) in _RANGES.items():
             _check_int(name, getattr(self, name), low, high)
         for field in dataclasses.fields(ColourTags):
@@ -110,11 +118,12 @@ class ArchiveHeader:
 
     def to_json(self) -> bytes:
         """Canonical JSON: ASCII, keys sorted, no white space, fractions as ``[numerator, denominator]``, options only
-        where they were asked for."""
+        where they were asked for, and no word on versions in the first."""
         names = [field.name for field in dataclasses.fields(self)]
-        values = {
-            name: _plain(getattr(self, name)) for name in names if name not in _OPTIONS or getattr(self, name)
-        }
+        absent = {name for name in _OPTIONS if not getattr(self, name)}
+        if self.archive_version == 1:
+            absent.update(_VERSION)
+        values = {name: _plain(getattr(self, name)) for name in names if name not in absent}
         return json.dumps(values, sort_keys=True, separators=(",", ":")).encode("ascii")
 
     @classmethod
@@ -157,9 +166,11 @@ _RANGES = {
     "source_size": (0, _INT64),
     "source_bit_depth": (0, 64),
     "source_stream": (0, 1 << 16),
+    "archive_version": (1, _INT64),
 }
 _MAX_DECISIONS = 32
 _OPTIONS = ("scene_cuts", "deinterlace")
+_VERSION = ("archive_version", "replaces", "revision")
 
 
 def _plain(value: object) -> object:
@@ -208,6 +219,14 @@ def _check_decisions(decisions: object) -> None:
         raise ValueError(f"decisions must be at most {_MAX_DECISIONS} texts")
     if any(not isinstance(text, str) or not 0 < len(text) <= _MAX_TEXT for text in decisions):
         raise ValueError(f"decisions must each be a text of 1..{_MAX_TEXT} characters")
+
+
+def _check_version(header: ArchiveHeader) -> None:
+    later = type(header.archive_version) is int and header.archive_version > 1
+    for name, shape in (("replaces", _SHA256), ("revision", _REVISION)):
+        text = getattr(header, name)
+        if not isinstance(text, str) or not (shape.fullmatch(text) if later else not text):
+            raise ValueError(f"{name} does not fit archive_version {str(header.archive_version)[:80]}")
 
 
 def _check_tags(tags: PictureTags) -> None:

@@ -153,6 +153,12 @@ def test_a_source_name_need_not_be_utf8() -> None:
         {"decisions": ("x",) * 33},
         {"scene_cuts": 1},
         {"deinterlace": None},
+        {"archive_version": 0},
+        {"replaces": "ab" * 32},
+        {"revision": "ab" * 8},
+        {"replaces": "", "revision": "ab" * 8, "archive_version": 2},
+        {"revision": "AB" * 8, "replaces": "ab" * 32, "archive_version": 2},
+        {"replaces": 7, "archive_version": 2},
     ],
 )
 def test_an_implausible_header_is_refused(changes: dict[str, Any]) -> None:
@@ -195,6 +201,12 @@ def test_options_are_written_only_where_asked_for() -> None:
     assert not {"scene_cuts", "deinterlace"} & set(json.loads(header().to_json()))
     asked = header(scene_cuts=True, deinterlace=True)
     assert ArchiveHeader.from_json(asked.to_json()) == asked
+
+
+def test_versions_are_told_from_the_second_on() -> None:
+    assert not {"archive_version", "replaces", "revision"} & set(json.loads(header().to_json()))
+    second = header(archive_version=2, replaces="ab" * 32, revision="cd" * 8)
+    assert ArchiveHeader.from_json(second.to_json()) == second
 
 
 def test_what_a_header_may_leave_out_is_unknown() -> None:
