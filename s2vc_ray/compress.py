@@ -6,7 +6,6 @@ Brings up what a job needs (storage, executor, task pool), gives it to a `s2vc_r
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -97,12 +96,12 @@ def _renew_bag(storage: Storage) -> None:
 
 
 def make_tasks(config: JobConfig) -> TaskPool:
-    """Where planning and committing run: on the nodes of a cluster that was joined, else here."""
-    if config.executor == "ray" and (config.ray_address or os.environ.get("RAY_ADDRESS")):
-        from s2vc_ray.ray_tasks import RayTasks
+    """Where planning and committing run: in processes of Ray's, or, with the local executor, in this one."""
+    if config.executor == "local":
+        return ThreadTasks()
+    from s2vc_ray.ray_tasks import RayTasks
 
-        return RayTasks()
-    return ThreadTasks()
+    return RayTasks()
 
 
 def make_executor(destination: str, config: JobConfig, load_codec: CodecLoader = load_s2vc) -> Executor:

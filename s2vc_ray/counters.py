@@ -58,6 +58,26 @@ def total(name: str) -> int:
         return sum(value for (held, _), value in _counts.items() if held == name)
 
 
+class Increments:
+    """What this process has counted since it was last asked: for another process to `merge`. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._taking = threading.Lock()
+        self._taken: dict[_Key, int] = {}
+
+    def take(self) -> tuple[Sample, ...]:
+        """Each counter that grew, with the amount by which it did."""
+        with self._taking:
+            fresh = []
+            for sample in snapshot():
+                key = (sample.name, sample.labels)
+                more = sample.value - self._taken.get(key, 0)
+                if more:
+                    fresh.append(Sample(sample.name, sample.labels, more))
+                self._taken[key] = sample.value
+            return tuple(fresh)
+
+
 def merge(samples: Iterable[Sample]) -> None:
     """Add what another process counted; give it each process's snapshot once."""
     for sample in samples:

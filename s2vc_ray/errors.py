@@ -10,6 +10,7 @@ S2vcError
 │   │   └── TruncatedArchive
 │   └── WrongWeights        coded by another model than the one given
 ├── DeviceLost          a GPU that its process has lost (`device_faults.py`)
+├── TaskDied            planning or committing that ended its process every time it was tried
 └── StorageError        a store that refused or failed
     ├── StoreUnavailable    out of reach for longer than it was waited for
     ├── ObjectMissing
@@ -51,6 +52,10 @@ class TruncatedArchive(CorruptArchive):
 
 class WrongWeights(ArchiveError):
     """The archive was coded by another model than the one given."""
+
+
+class TaskDied(S2vcError):
+    """Planning or committing that ended its process every time it was tried."""
 
 
 class StorageError(S2vcError):

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from s2vc_ray.errors import S2vcError
+from s2vc_ray.errors import S2vcError, TaskDied
 from s2vc_ray.executor import Dispatch, Executor, GopFailure, GopOutcome, GopTask
 from s2vc_ray.finish import finish_coded, finish_failed, finish_published, skipped
 from s2vc_ray.gop_queue import GopQueue
 from s2vc_ray.manifest import PartIndex
-from s2vc_ray.plan import PlannedVideo, PublishedVideo, VideoFailure, plan_video
+from s2vc_ray.plan import PlannedVideo, PublishedVideo, VideoFailure, failure_of, plan_video
 from s2vc_ray.progress import Reporter
 from s2vc_ray.results import FlowDepths, JobReport, Tally, VideoResult
 from s2vc_ray.rows import JobContext
@@ -42,11 +42,19 @@ _TICK = 0.05
 _REPORT_SECONDS = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A source and its place in the listing."""
+
+    place: int
+    source: Source
+
+
 @dataclass(slots=True)
 class _Open:
     """A planned video of which GOPs are still out."""
 
-    place: int
+    listed: _Listed
     video: PlannedVideo
     done: dict[int, StagedGop] = field(default_factory=dict)
     failures: list[GopFailure] = field(default_factory=list)
@@ -89,8 +97,8 @@ class Flow:
         self._dispatch = Dispatch(executor, job.config.attempts, self._failed_try)
         self._queue = GopQueue(batch)
         self._parts = PartIndex(storage)
-        self._planning: dict[Future[Any], int] = {}
-        self._finishing: dict[Future[VideoResult], int] = {}
+        self._planning: dict[Future[Any], _Listed] = {}
+        self._finishing: dict[Future[VideoResult], tuple[_Listed, bool]] = {}
         self._open: dict[str, _Open] = {}
         self._tally = Tally()
         self._listed = False
@@ -140,7 +148,7 @@ class Flow:
             if len(self._planning) >= self._tasks.width or len(self._planning) + len(self._finishing) >= room:
                 return
             try:
-                place, source = next(self._sources)
+                listed = next(self._sources)
             except StopIteration:
                 self._listed = True
                 return
@@ -150,41 +158,51 @@ class Flow:
                 return
             plan = self._tasks.submit(
                 plan_video,
-                source,
+                listed.source,
                 self._storage,
                 self._job.config,
                 self._job.codec.weights_sha256,
-                self._parts.keys(source.video_id),
+                self._parts.keys(listed.source.video_id),
             )
-            self._planning[plan] = place
+            self._planning[plan] = listed
 
     def _collect_tasks(self) -> None:
         for plan in [plan for plan in self._planning if plan.done()]:
-            self._take_plan(self._planning.pop(plan), plan.result())
+            listed = self._planning.pop(plan)
+            try:
+                self._take_plan(listed, plan.result())
+            except TaskDied as error:
+                self._finish(listed, finish_failed, failure_of(listed.source, error))
         for end in [end for end in self._finishing if end.done()]:
-            self._end(self._finishing.pop(end), end.result())
+            listed, failing = self._finishing.pop(end)
+            try:
+                self._end(listed, end.result())
+            except TaskDied as error:
+                if failing:
+                    raise
+                self._finish(listed, finish_failed, failure_of(listed.source, error))
 
-    def _new_first(self) -> Iterator[tuple[int, Source]]:
-        """Every source and its place in the listing, those without a manifest part before those with one."""
+    def _new_first(self) -> Iterator[_Listed]:
+        """Every source, those without a manifest part before those with one."""
         for known in (False, True) if len(self._parts) else (False,):
             for place, source in enumerate(self._listing()):
                 if bool(self._parts.keys(source.video_id)) == known:
-                    yield place, source
+                    yield _Listed(place, source)
 
-    def _take_plan(self, place: int, plan: PlannedVideo | PublishedVideo | VideoFailure) -> None:
+    def _take_plan(self, listed: _Listed, plan: PlannedVideo | PublishedVideo | VideoFailure) -> None:
         if isinstance(plan, PlannedVideo):
-            self._open_video(place, plan)
+            self._open_video(listed, plan)
         elif isinstance(plan, VideoFailure):
-            self._finish(place, finish_failed, plan)
+            self._finish(listed, finish_failed, plan)
         elif plan.described is None:
-            self._finish(place, finish_published, plan)
+            self._finish(listed, finish_published, plan)
         else:
-            self._end(place, skipped(plan))
+            self._end(listed, skipped(plan))
 
-    def _open_video(self, place: int, video: PlannedVideo) -> None:
+    def _open_video(self, listed: _Listed, video: PlannedVideo) -> None:
         source, info = video.source, video.info
         self._reporter.planned(source.video_id, source.name, info.frames, len(video.specs), _seconds(info))
-        open_ = _Open(place, video, {gop.index: gop for gop in video.staged})
+        open_ = _Open(listed, video, {gop.index: gop for gop in video.staged})
         self._open[video.source.video_id] = open_
         for gop in video.staged:
             self._reporter.gop_done(gop, resumed=True)
@@ -211,15 +229,16 @@ class Flow:
             return
         video = self._open.pop(open_.video.source.video_id).video
         if open_.failures:
-            self._finish(open_.place, finish_failed, _blame(video, open_.failures))
+            self._finish(open_.listed, finish_failed, _blame(video, open_.failures))
         else:
-            self._finish(open_.place, finish_coded, video, list(open_.done.values()))
+            self._finish(open_.listed, finish_coded, video, list(open_.done.values()))
 
-    def _finish(self, place: int, how: Any, *what: Any) -> None:
-        self._finishing[self._tasks.submit(how, *what, self._job, self._storage)] = place
+    def _finish(self, listed: _Listed, how: Callable[..., VideoResult], *what: Any) -> None:
+        end = self._tasks.submit(how, *what, self._job, self._storage)
+        self._finishing[end] = listed, how is finish_failed
 
-    def _end(self, place: int, result: VideoResult) -> None:
-        self._tally.add(place, result)
+    def _end(self, listed: _Listed, result: VideoResult) -> None:
+        self._tally.add(listed.place, result)
         self._reporter.video_done(result)
 
     def _report_depths(self) -> None:

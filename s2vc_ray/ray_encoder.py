@@ -18,7 +18,7 @@ from types import FrameType
 import ray
 
 from s2vc_ray.config import JobConfig
-from s2vc_ray.counters import Sample, snapshot
+from s2vc_ray.counters import Increments, Sample
 from s2vc_ray.device_faults import DeviceLost
 from s2vc_ray.errors import ConfigError, StoreUnavailable
 from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch
@@ -99,8 +99,8 @@ class Encoder:
         self._ending: Handback | None = None
         self._gpus = placement.gpus > 0
         self._read_at = float("-inf")
-        self._counting = threading.Lock()
-        self._counted: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+        self._reading = threading.Lock()
+        self._increments = Increments()
         # Ray constructs actors on the main thread, the only one that may do this.
         signal.signal(signal.SIGTERM, self._notice)
 
@@ -122,7 +122,7 @@ class Encoder:
         else:
             outcome = self._ending
         assert outcome is not None
-        return Answer(outcome, self._worker.usage(), self._counts(), self._readings())
+        return Answer(outcome, self._worker.usage(), self._increments.take(), self._readings())
 
     def _work(self, batch: GopBatch) -> BatchResult | Handback:
         try:
@@ -146,23 +146,12 @@ class Encoder:
             timer.start()
 
     def _readings(self) -> tuple[GpuReading, ...]:
-        with self._counting:
+        with self._reading:
             now = time.monotonic()
             if not self._gpus or now - self._read_at < _READ_SECONDS:
                 return ()
             self._read_at = now
         return read_gpus()
-
-    def _counts(self) -> tuple[Sample, ...]:
-        with self._counting:
-            fresh = []
-            for sample in snapshot():
-                key = (sample.name, sample.labels)
-                more = sample.value - self._counted.get(key, 0)
-                if more:
-                    fresh.append(Sample(sample.name, sample.labels, more))
-                self._counted[key] = sample.value
-            return tuple(fresh)
 
 
 def _result(work: Future[BatchResult | Handback]) -> BatchResult | Handback | None:

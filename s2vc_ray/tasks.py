@@ -1,8 +1,8 @@
 """Where planning and committing run: the `TaskPool` seam. Both read whole sources, and neither needs the codec.
 
-On one machine they are threads of the driver. On a cluster that was joined they are Ray tasks, spread over the
-nodes, because no single machine could read the sources of many GPUs. `concurrent.futures.Future` is what both
-give back.
+With Ray they are tasks in processes of their own, spread over the nodes, because no single machine could read the
+sources of many GPUs, and because FFmpeg may crash on what it reads. With the local executor they are threads of the
+driver. `concurrent.futures.Future` is what both give back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ class TaskPool(Protocol):
         ...
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Run ``function``; what it raises is raised by the future's ``result``."""
+        """Run ``function``; what it raises is raised by the future's ``result``.
+
+        So is `TaskDied`, when it ended its process every time it was tried.
+        """
         ...
 
     def close(self) -> None:
