@@ -116,23 +116,32 @@ def audit(destination: Storage | str, options: AuditOptions) -> AuditReport:
     storage = open_storage(destination) if isinstance(destination, str) else destination
     with open_tables(storage) as tables:
         tables.sum_up(options.where, percentiles=options.percentiles)
-        report = AuditReport(storage.uri, options.where, options.by, unreadable=tables.left_out)
-        # First what may be refused.
-        report.requirements = list(requirements(tables, options))
-        report.totals = _one(tables, _TOTALS)
-        metrics = tables.measured
-        report.quality = [_one(tables, _distribution(name)) for name in metrics]
-        limit = f"LIMIT {options.limit}" if options.limit else ""
-        report.jobs = _all(tables, f"FROM jobs ORDER BY created, job {limit}")
-        report.rows = _all(tables, f"FROM {TABLES[options.by]} ORDER BY {_ORDER[options.by]} {limit}")
-        report.worst = {name: _all(tables, _worst(name, metrics, options.limit or 20)) for name in metrics}
-        report.failures = _all(tables, f"{_FAILURES} {limit}")
-        report.outliers = _all(
-            tables, f"{_outliers(options.by, metrics)} ORDER BY abs(deviations) DESC, name {limit}"
-        )
-        report.provenance = _all(tables, f"{_PROVENANCE} {limit}")
-        report.verification = _all(tables, _VERIFICATION)
-        return report
+        return report_of(tables, storage.uri, options)
+
+
+def report_of(tables: AuditTables, destination: str, options: AuditOptions) -> AuditReport:
+    """What tables that are summed up say.
+
+    Raises:
+        ConfigError: a condition makes no sense.
+    """
+    report = AuditReport(destination, options.where, options.by, unreadable=tables.left_out)
+    # First what may be refused.
+    report.requirements = list(requirements(tables, options))
+    report.totals = _one(tables, _TOTALS)
+    metrics = tables.measured
+    report.quality = [_one(tables, _distribution(name)) for name in metrics]
+    limit = f"LIMIT {options.limit}" if options.limit else ""
+    report.jobs = plain_rows(tables, f"FROM jobs ORDER BY created, job {limit}")
+    report.rows = plain_rows(tables, f"FROM {TABLES[options.by]} ORDER BY {_ORDER[options.by]} {limit}")
+    report.worst = {name: plain_rows(tables, _worst(name, metrics, options.limit or 20)) for name in metrics}
+    report.failures = plain_rows(tables, f"{_FAILURES} {limit}")
+    report.outliers = plain_rows(
+        tables, f"{_outliers(options.by, metrics)} ORDER BY abs(deviations) DESC, name {limit}"
+    )
+    report.provenance = plain_rows(tables, f"{_PROVENANCE} {limit}")
+    report.verification = plain_rows(tables, _VERIFICATION)
+    return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +196,13 @@ def requirements(tables: AuditTables, options: AuditOptions) -> Iterator[Require
         yield Requirement(condition, found["checked"], found["failed"], tuple(map(str, names)))
 
 
-def _all(tables: AuditTables, query: str) -> list[dict[str, Any]]:
+def plain_rows(tables: AuditTables, query: str) -> list[dict[str, Any]]:
+    """The answer to a query as dicts; infinities, and what is no number, are None. Raises as `AuditTables.ask`."""
     return [{name: _plain(value) for name, value in row.items()} for row in tables.ask(query).to_pylist()]
 
 
 def _one(tables: AuditTables, query: str) -> dict[str, Any]:
-    return _all(tables, query)[0]
+    return plain_rows(tables, query)[0]
 
 
 def _plain(value: Any) -> Any:
