@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 from s2vc_ray.errors import ObjectExists, StorageError
 from s2vc_ray.storage import Storage, open_storage
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 ROOT = "manifest"
 _VIDEO_ID = re.compile(r"[0-9a-f]{16}")
 
@@ -64,6 +64,10 @@ class ManifestRow:
         framemd5_sha256: of ``<source_name>.framemd5``, the list of decoded source frames beside the archive; None
             where none was made (before version 2) or none is left.
         creator: program and version that wrote the archive.
+        archive_version, replaces: which version of the video's archive this is, and the SHA-256 of the one before it,
+            from which it has the GOPs that were not coded again; None in the first. See ``docs/reencode.md``.
+        coded_job: the job that described this GOP first; of a later version's GOPs that were coded again it is ``job``.
+            None, like ``archive_version``, before version 4.
         status: ``ok``; ``partial`` when the source was truncated or damaged and what could be read of it was
             compressed (``error`` says what is missing); ``failed``. One for all rows of a video and job.
         frames_declared: of the whole video, by the source's header or, where that says nothing, its packets.
@@ -163,6 +167,9 @@ class ManifestRow:
     flicker_worst: float | None = None
     flicker_p5: float | None = None
     flicker_worst_frame: int | None = None
+    archive_version: int | None = None
+    replaces: str | None = None
+    coded_job: str | None = None
 
 
 _TYPES = {
@@ -207,7 +214,7 @@ def write_part(storage: Storage, rows: Sequence[ManifestRow]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What the manifest says of an archive: ``status`` and, when that is ``partial``, why."""
+    """What the manifest says of an archive: where it lies, ``status`` and, when that is ``partial``, why."""
 
     status: str
     error_class: str | None
@@ -215,6 +222,7 @@ class Description:
     source_size: int
     source_etag: str
     source_sha256: str
+    archive: str
     archive_bytes: int
 
 
@@ -251,15 +259,29 @@ class PartIndex:
 
 
 def describe(storage: Storage, parts: Iterable[str], *, archive: str, config_hash: str) -> Description | None:
-    """What the latest of ``parts`` says of a source having become this archive under this configuration."""
-    found: dict[tuple[datetime, str], Description] = {}
-    for key in parts:
-        row = _first_row(storage, key)
-        if row["status"] != "failed" and (row["archive"], row["config_hash"]) == (archive, config_hash):
-            found[row["created"], key] = Description(
-                **{name: row[name] for name in Description.__annotations__}
-            )
-    return found[max(found)] if found else None
+    """What the latest of ``parts`` says of a source having become this archive under this configuration, or a later
+    version of it."""
+    rows = {key: row for key in parts if (row := _first_row(storage, key))["status"] != "failed"}
+    made = {row["archive_sha256"]: row for row in rows.values()}
+    latest: tuple[tuple[datetime, str], dict[str, Any]] | None = None
+    for key, row in rows.items():
+        first = _first_version(row, made)
+        asked_for = first is not None and (first["archive"], first["config_hash"]) == (archive, config_hash)
+        if asked_for and (latest is None or (row["created"], key) > latest[0]):
+            latest = (row["created"], key), row
+    return Description(**{name: latest[1][name] for name in Description.__annotations__}) if latest else None
+
+
+def _first_version(row: dict[str, Any], made: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The row of the version that all others began with; None when no row tells of it."""
+    # As many steps as there are archives: what replaces itself, which only a forger could write, comes to an end.
+    for _ in range(len(made)):
+        if not row.get("replaces"):
+            return row
+        if row["replaces"] not in made:
+            return None
+        row = made[row["replaces"]]
+    return None
 
 
 def read_manifest(destination: Storage | str) -> pa.Table:
@@ -291,7 +313,7 @@ def read_columns(data: bytes, columns: Sequence[str]) -> pa.Table:
 
 
 def _first_row(storage: Storage, key: str) -> dict[str, Any]:
-    columns = ["created", "archive", "config_hash", *Description.__annotations__]
+    columns = ["created", "config_hash", "archive_sha256", "replaces", *Description.__annotations__]
     with _reading(key):
         table = pq.ParquetFile(io.BytesIO(storage.read(key))).read(columns=columns)
     row: dict[str, Any] = table.slice(0, 1).to_pylist()[0]

@@ -64,6 +64,9 @@ def gop_rows(
         source_notes="; ".join(header.decisions) or None,
         framemd5_sha256=archive.framemd5_sha256,
         creator=header.creator,
+        archive_version=header.archive_version,
+        replaces=header.replaces or None,
+        coded_job=job.job,
         error_class=INCOMPLETE if lacking else None,
         error=_text(lacking) if lacking else None,
     )

@@ -25,6 +25,7 @@ from typing import BinaryIO
 from s2vc_ray.block_cache import BlockCache
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.storage import local_path, open_source, open_storage
+from s2vc_ray.versions import FRAME_LIST_SUFFIX, archive_key
 
 _SUFFIXES = """
     3g2 3gp avi dv flv h264 hevc ivf m2ts m2v m4v mkv mov mp4 mpe mpeg mpg mts mxf ogm ogv qt rm ts vob webm
@@ -53,12 +54,12 @@ class Source:
     @property
     def archive_key(self) -> str:
         """Where the archive goes under the destination."""
-        return f"{self.name}.s2vc"
+        return archive_key(self.name)
 
     @property
     def frame_list_key(self) -> str:
         """Where the list of its decoded frames goes, beside the archive."""
-        return f"{self.name}.framemd5"
+        return self.name + FRAME_LIST_SUFFIX
 
 
 def iter_sources(arguments: Sequence[str]) -> Iterator[Source]:
