@@ -23,7 +23,13 @@ def is_seek_point(packet: Packet[Any], stream: VideoStream) -> bool:
         return False
     if stream.codec_context.codec.canonical_name != "h264":
         return True
-    for kind, body in h264_units(bytes(packet), stream.codec_context.extradata or b""):
+    return begins_exactly(bytes(packet), stream.codec_context.extradata or b"")
+
+
+def begins_exactly(data: bytes, extradata: bytes) -> bool:
+    """Whether an H.264 access unit, of which ``data`` is all or the beginning, is an IDR picture or a recovery point
+    that is exact at once. ``extradata`` as `h264_units`."""
+    for kind, body in h264_units(data, extradata):
         if kind == _IDR or (kind == _SEI and recovery_frames(body) == 0):
             return True
     return False

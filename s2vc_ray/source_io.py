@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias, cast
 
@@ -55,6 +56,30 @@ def name_of(source: Source, uri: str = "") -> str:
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
     return str(getattr(source, "name", "<stream>"))
+
+
+@contextmanager
+def without_read_ahead(source: Source) -> Iterator[Source]:
+    """``source`` for whoever reads little of it, here and there: a file object's buffer would fetch more than that."""
+    raw = getattr(source, "raw", None)
+    if raw is None:
+        yield source
+        return
+    at = raw.tell()
+    try:
+        yield raw
+    finally:
+        raw.seek(at)  # where the buffer believes it to be
+
+
+@contextmanager
+def bytes_of(source: Source) -> Iterator[BinaryIO]:
+    """The bytes of ``source``, unbuffered where it is a path."""
+    if isinstance(source, (str, os.PathLike)):
+        with open(source, "rb", buffering=0) as file:
+            yield cast("BinaryIO", file)
+    else:
+        yield source
 
 
 def open_source(source: Source, uri: str = "") -> InputContainer:

@@ -64,7 +64,8 @@ class FrameDigest:
 class VideoInfo:
     """What probing one source found. Times are integers in ``time_base`` units.
 
-    ``pts`` lists every expected frame in presentation order; ``keyframe_pts`` the seek points, ascending.
+    ``pts`` lists every expected frame in presentation order; ``keyframe_pts`` the seek points, ascending: both
+    `s2vc_ray.times.Times` when they come from probing, or tuples.
     ``width``/``height`` are the coded picture's true size before rotation. ``last_duration`` is the last
     frame's duration (0 when unknown). ``frames_declared`` is how many frames the header announces (0 when it
     says nothing): more than ``pts`` holds when the file was cut short. ``bit_depth`` is that of the deepest
@@ -76,8 +77,8 @@ class VideoInfo:
     width: int
     height: int
     time_base: Fraction
-    pts: tuple[int, ...]
-    keyframe_pts: tuple[int, ...]
+    pts: Sequence[int]
+    keyframe_pts: Sequence[int]
     last_duration: int
     average_rate: Fraction | None
     rotation: int
@@ -112,7 +113,7 @@ class GopSpec:
     video_id: str
     index: int
     first_frame: int
-    pts: tuple[int, ...]
+    pts: Sequence[int]
     seek_pts: int
     stream_index: int
     width: int

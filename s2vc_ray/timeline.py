@@ -1,0 +1,130 @@
+"""When each frame of a source is shown and where decoding can begin, from its packets, or else from its pictures.
+
+It must not know GOPs or archives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, pairwise
+
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from s2vc_ray.errors import SourceError
+from s2vc_ray.seek_points import is_seek_point
+from s2vc_ray.source_io import decode_packet, lacks_pts, packets_of
+from s2vc_ray.ticks import VideoPacket, count_frames, frame_step
+from s2vc_ray.times import Times
+
+HIDDEN_FRAMES = frozenset({"vp8"})
+"""Codecs whose packets may carry a picture that is never shown."""
+
+_FIELD_PACKETS = frozenset({"mpegts", "mpeg"})
+"""Containers in which the two fields of an interlaced frame may come as two packets."""
+
+SLACK_SECONDS = Fraction(1, 2)
+"""What a clock may step back: less is damage, or a muxer's carelessness, and does no harm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Frames and seek points in presentation order."""
+
+    pts: Sequence[int]
+    keyframes: Sequence[int]
+    last_duration: int
+    untimed: int = 0
+    """Frames that decode and that nobody says when to show."""
+
+
+def packet_timeline(
+    container: InputContainer, stream: VideoStream, first: VideoFrame, name: str
+) -> Timeline | None:
+    """The timeline from packets alone, or None where only decoding can tell.
+
+    Args:
+        first: the first frame that decodes.
+
+    Raises:
+        SourceError: the clock jumps back.
+    """
+    if lacks_pts(container, stream):
+        return None
+    shown: list[int] = []
+    keys: list[int] = []
+    last, last_duration = None, 0
+    tail: VideoPacket | None = None
+    for packet in _steady(packets_of(container, stream), stream, name):
+        usable = is_seek_point(packet, stream)
+        if packet.pts is None or (not keys and not usable):
+            return None
+        if usable:
+            keys.append(packet.pts)
+        if packet.is_discard:
+            continue
+        tail = packet
+        shown.append(packet.pts)
+        if last is None or packet.pts > last:
+            last, last_duration = packet.pts, packet.duration or 0
+    if tail is not None and tail.is_corrupt and len(shown) > 1:
+        shown.pop()  # the file ends inside this picture
+    shown.sort()
+    duplicates = any(a == b for a, b in pairwise(shown))
+    leading = bool(shown and shown[0] < keys[0])
+    fields = first.interlaced_frame and container.format.name in _FIELD_PACKETS
+    if duplicates or leading or fields or stream.codec_context.name in HIDDEN_FRAMES:
+        return None
+    return Timeline(Times(shown), Times(sorted(set(keys))), last_duration)
+
+
+def decoded_timeline(container: InputContainer, stream: VideoStream, name: str) -> Timeline:
+    """The timeline of the frames that come out of the decoder, for sources whose packets do not tell.
+
+    Raises:
+        SourceError: the clock jumps back, or two frames share a time stamp.
+    """
+    stream.thread_type = "AUTO"
+    if lacks_pts(container, stream):
+        ticks, keyframes = count_frames(container, stream)
+        return Timeline(Times(ticks), Times(keyframes), frame_step(stream))
+    keyed: dict[int, bool] = {}
+    usable: set[int | None] = set()
+    last_duration = untimed = 0
+    for packet in chain(_steady(packets_of(container, stream), stream, name), [None]):
+        if packet is not None and is_seek_point(packet, stream):
+            usable.add(packet.pts)
+        for frame in decode_packet(stream, packet)[0]:
+            if frame.pts in keyed:
+                raise SourceError(
+                    f"{name}: two frames claim the same time (pts {frame.pts}); "
+                    "remux the source so that each has its own"
+                )
+            if frame.pts is None:
+                untimed += 1
+            else:
+                keyed[frame.pts] = frame.key_frame
+                last_duration = frame.duration
+    pts = Times(sorted(keyed))
+    return Timeline(pts, Times(p for p in pts if keyed[p] and p in usable), last_duration, untimed=untimed)
+
+
+def _steady(packets: Iterable[VideoPacket], stream: VideoStream, name: str) -> Iterator[VideoPacket]:
+    """``packets``, as long as their clock does not jump back, as it does where recordings were joined."""
+    unit = stream.time_base or Fraction(1)
+    slack = SLACK_SECONDS // unit
+    last: int | None = None
+    for packet in packets:
+        dts = packet.dts
+        if dts is not None:
+            if last is not None and last - dts > slack:
+                raise SourceError(
+                    f"{name}: its clock jumps back from {float(last * unit):.3f} s to "
+                    f"{float(dts * unit):.3f} s, as where recordings were joined; remux it so that times "
+                    "ascend (ffmpeg -i SOURCE -map 0 -c copy NEW)"
+                )
+            last = dts
+        yield packet
