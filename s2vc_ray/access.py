@@ -18,9 +18,9 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO
 
-from s2vc_model.bitstream import EncodedGop
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord
-from s2vc_ray.errors import ArchiveError, ConfigError, CorruptArchive, WrongWeights
+from s2vc_ray.errors import ConfigError, CorruptArchive
+from s2vc_ray.gop_decoder import check_weights, coded_gop, iter_decode
 from s2vc_ray.lanes import CodecLoader, LoadedCodec, load_s2vc
 from s2vc_ray.moments import FrameNumber, Moment, clock
 from s2vc_ray.storage import open_source
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_CODEC = "s2vc"
 _MEMORY = 4 << 30
 """What the GOPs decoded side by side may take, where the caller does not say how many."""
 _WORKING = 600
@@ -244,7 +243,7 @@ class OpenArchive:
         last = max(
             (at for record in records for at, pts in enumerate(record.pts) if stretch.holds(pts)), default=-1
         )
-        for at, pictures in enumerate(self.codec.iter_decode(gops)):
+        for at, pictures in enumerate(iter_decode(self.codec, gops)):
             for number, rgb in pictures.items():
                 record, pts = records[number], records[number].pts[at]
                 if stretch.holds(pts):
@@ -326,37 +325,3 @@ class OpenArchive:
         frames = max(self.reader.index.gops[position].frames for position in stretch.gops)
         one = self.header.width * self.header.height * (3 * frames + _WORKING)
         return max(1, min(most, _MEMORY // one))
-
-
-def check_weights(header: ArchiveHeader, codec: LoadedCodec, archive: str) -> None:
-    """Refuse a codec that did not code the archive.
-
-    Raises:
-        WrongWeights: the digests differ; the message names both.
-    """
-    if header.weights_sha256 != codec.weights_sha256:
-        raise WrongWeights(
-            f"{archive} was coded by model {header.model_id!r} (preset {header.preset}, weights "
-            f"{header.weights_sha256[:16]}); model {codec.model_id!r} has {codec.weights_sha256[:16]}: "
-            "give the directory of the right ones with --model"
-        )
-
-
-def coded_gop(record: GopRecord, header: ArchiveHeader) -> EncodedGop:
-    """A record's payload as what the codec decodes.
-
-    Raises:
-        ArchiveError: coded by a codec that this version does not know.
-        CorruptArchive: the payload is not what its record and the header say.
-    """
-    if record.codec != _CODEC:
-        raise ArchiveError(
-            f"GOP {record.index} is coded by {record.codec!r}, which this version cannot decode"
-        )
-    gop = EncodedGop.from_payload(record.payload)
-    if (gop.width, gop.height, gop.frames) != (header.width, header.height, record.frames):
-        raise CorruptArchive(
-            f"GOP {record.index}: its payload holds {gop.frames} frames of {gop.width}x{gop.height}, "
-            f"its record {record.frames} of {header.width}x{header.height}"
-        )
-    return gop

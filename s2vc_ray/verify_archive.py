@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from s2vc_ray.access import check_weights
 from s2vc_ray.archive import ArchiveHeader
 from s2vc_ray.errors import ConfigError, ObjectMissing, SourceError, StorageError, WrongWeights
 from s2vc_ray.fixity import fixity
+from s2vc_ray.gop_decoder import check_weights
 from s2vc_ray.lanes import LoadedCodec
 from s2vc_ray.provenance import DECODING, FIXITY, MEASUREMENT
 from s2vc_ray.storage import Storage

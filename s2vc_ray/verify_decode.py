@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from s2vc_model.bitstream import EncodedGop
 from s2vc_model.errors import ModelError
-from s2vc_ray.access import coded_gop
 from s2vc_ray.archive import ArchiveHeader, GopRecord
 from s2vc_ray.config import MetricPolicy
 from s2vc_ray.errors import ArchiveError, SourceError
 from s2vc_ray.frames import decode_gop
+from s2vc_ray.gop_decoder import AnyGop, check_symbols, coded_gop, iter_decode
 from s2vc_ray.lanes import LoadedCodec
 from s2vc_ray.lockstep import Lockstep
 from s2vc_ray.sources import open_media
@@ -32,7 +31,7 @@ TOLERANCES = {"psnr": 0.3, "ms_ssim": 0.005, "lpips_alex": 0.02}
 other devices stay above 45 dB of each other."""
 
 Row = Mapping[str, Any]
-_Waiting = tuple[GopRecord, EncodedGop]
+_Waiting = tuple[GopRecord, AnyGop]
 _Out = TypeVar("_Out")
 
 
@@ -81,7 +80,7 @@ class SymbolCheck:
         self._in_memory("symbols", batch, self._check)
 
     def _check(self, batch: Sequence[_Waiting]) -> list[None]:
-        self._codec.check_symbols([gop for _, gop in batch])
+        check_symbols(self._codec, [gop for _, gop in batch])
         return [None] * len(batch)
 
     def _in_memory(
@@ -126,7 +125,7 @@ class PixelCheck(SymbolCheck):
         """Decode all frames, which checks every symbol, and keep those to measure."""
         chosen = [self._chosen(record) for record, _ in batch]
         kept: list[list[npt.NDArray[np.uint8]]] = [[] for _ in batch]
-        for at, pictures in enumerate(self._codec.iter_decode([gop for _, gop in batch])):
+        for at, pictures in enumerate(iter_decode(self._codec, [gop for _, gop in batch])):
             for number, picture in pictures.items():
                 if at in chosen[number]:
                     kept[number].append(picture)

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from s2vc_model.errors import ModelError
-from s2vc_ray.access import coded_gop
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord
 from s2vc_ray.encoders import encoder
 from s2vc_ray.errors import S2vcError
+from s2vc_ray.gop_decoder import check_symbols, coded_gop
 from s2vc_ray.lanes import LoadedCodec
 from s2vc_ray.mux import VideoHeader, write_video
 from s2vc_ray.passthrough_format import Passthrough
@@ -123,7 +123,7 @@ class ArchiveCases:
     def _symbols(self, records: Sequence[GopRecord], header: ArchiveHeader) -> None:
         assert self.codec is not None
         for record in records:
-            self.codec.check_symbols([coded_gop(record, header)])
+            check_symbols(self.codec, [coded_gop(record, header)])
 
 
 _Content = tuple[ArchiveHeader, tuple[GopRecord, ...], bytes]
