@@ -8,17 +8,60 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import overload
 
+from s2vc_ray.times import Times
 from s2vc_ray.values import GopSpec, VideoInfo
 
 MIN_SCENE = 4
 """Frames from one scene cut to the next that counts: a flash, or a dissolve, must not make GOPs of single frames."""
 
 
+@dataclass(frozen=True, slots=True)
+class GopSpecs(Sequence[GopSpec]):
+    """The GOPs of ``info`` that begin with the frames ``starts``; each is made when it is asked for.
+
+    A film of ten hours has 30,000: a driver that holds this holds the frames' times, once.
+    """
+
+    info: VideoInfo
+    source_uri: str
+    video_id: str
+    starts: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, index: int) -> GopSpec: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[GopSpec, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> GopSpec | tuple[GopSpec, ...]:
+        info, places = self.info, range(len(self.starts))[index]
+        if isinstance(places, range):
+            return tuple(self[at] for at in places)
+        first = self.starts[places]
+        end = self.starts[places + 1] if places + 1 < len(self.starts) else info.frames
+        return GopSpec(
+            source_uri=self.source_uri,
+            video_id=self.video_id,
+            index=places,
+            first_frame=first,
+            pts=info.pts[first:end],
+            seek_pts=_seek_point(info, info.pts[first]),
+            stream_index=info.stream_index,
+            width=info.width,
+            height=info.height,
+        )
+
+
 def split(
     info: VideoInfo, *, source_uri: str, video_id: str, gop: int, cuts: Sequence[int] | None = None
-) -> list[GopSpec]:
+) -> GopSpecs:
     """Cover every frame of ``info`` once, in order, with GOPs of at most ``gop`` frames.
 
     Without ``cuts`` each has ``gop`` frames and the last may have fewer. With them a GOP ends at every cut too, save
@@ -44,22 +87,9 @@ def split(
     return split_at(info, source_uri=source_uri, video_id=video_id, starts=starts)
 
 
-def split_at(info: VideoInfo, *, source_uri: str, video_id: str, starts: Sequence[int]) -> list[GopSpec]:
+def split_at(info: VideoInfo, *, source_uri: str, video_id: str, starts: Sequence[int]) -> GopSpecs:
     """Cover every frame of ``info`` with GOPs that begin with the frames ``starts``, of which the first is 0."""
-    return [
-        GopSpec(
-            source_uri=source_uri,
-            video_id=video_id,
-            index=index,
-            first_frame=first,
-            pts=info.pts[first:end],
-            seek_pts=_seek_point(info, info.pts[first]),
-            stream_index=info.stream_index,
-            width=info.width,
-            height=info.height,
-        )
-        for index, (first, end) in enumerate(pairwise([*starts, info.frames]))
-    ]
+    return GopSpecs(info, source_uri, video_id, starts if isinstance(starts, range) else Times(starts))
 
 
 def _starts(frames: int, gop: int, cuts: Iterable[int]) -> list[int]:

@@ -21,6 +21,7 @@ from itertools import pairwise
 from s2vc_ray.config import MetricPolicy
 from s2vc_ray.errors import StorageError
 from s2vc_ray.fixity import crc32c
+from s2vc_ray.times import Times
 from s2vc_ray.values import FrameDigest
 
 STAGING = "_s2vc/staging"
@@ -56,17 +57,22 @@ class StagedGop:
         frames_corrupt: coded frames that the source's decoder marked as damaged.
         frames_interlaced: coded frames that it flagged as interlaced.
         width, height: true frame size in pixels.
+        q: of ``codec``: S2VC's quality index, or AV1's constant rate factor.
         payload_bytes, payload_sha256: size and digest of the payload.
         bits_i, bits_p: payload bits of the intra frame (with the GOP's own header) and of the inter frames.
         verified: ``decoded`` when the payload itself was decoded again here, else ``no``.
         encode_seconds, decode_seconds: codec time, a lockstep batch's shared evenly among its GOPs.
         source_seconds: time to decode the source's frames.
+        target: what ``q`` was searched for (`JobConfig.target_text`), empty where it was given. ``target_value`` is what
+            this GOP was held to: its floor, or its most bits per pixel; ``target_met`` whether it is measured to hold.
+        probes: how many q it was coded at. ``encode_seconds`` are of all of them, measured and all.
+        codec: which codec reads the payload; see `s2vc_ray.gop_decoder`.
     """
 
     video_id: str
     index: int
     key: str
-    pts: tuple[int, ...]
+    pts: Sequence[int]
     frames_expected: int
     frames_corrupt: int
     width: int
@@ -88,6 +94,11 @@ class StagedGop:
     decode_seconds: float
     attempts: int
     frames_interlaced: int = 0
+    codec: str = "s2vc"
+    target: str = ""
+    target_value: float | None = None
+    target_met: bool | None = None
+    probes: int = 1
 
     @property
     def frames(self) -> int:
@@ -157,7 +168,9 @@ def unpack_cuts(data: bytes, key: str, frames: int) -> tuple[int, ...]:
 def pack_staged(staged: StagedObject) -> bytes:
     """The staged object's bytes."""
     digests = [[one.size, one.md5] for one in staged.digests]
-    head = json.dumps({**asdict(staged.gop), "digests": digests}, separators=(",", ":")).encode()
+    head = json.dumps(
+        {**asdict(staged.gop), "pts": [*staged.gop.pts], "digests": digests}, separators=(",", ":")
+    ).encode()
     return b"".join((_MAGIC, _HEAD.pack(len(head), crc32c(head)), head, staged.payload))
 
 
@@ -178,8 +191,8 @@ def unpack_staged(data: bytes, key: str) -> StagedObject:
         fields = json.loads(head)
         digests = tuple(FrameDigest(size, md5) for size, md5 in fields.pop("digests"))
         metrics = tuple(Metric(**metric) for metric in fields.pop("metrics"))
-        gop = StagedGop(**{**fields, "pts": tuple(fields["pts"]), "metrics": metrics})
-    except (ValueError, TypeError, KeyError) as error:
+        gop = StagedGop(**{**fields, "pts": Times(fields["pts"]), "metrics": metrics})
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise StorageError(
             f"staged GOP {key} has an unreadable header: delete it and run the job again"
         ) from error

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,8 @@ from s2vc_ray.lanes import CodecLoader, CodedGop, Lanes, LoadedCodec, load_s2vc
 from s2vc_ray.sources import open_media
 from s2vc_ray.staging import StagedGop, StagedObject, pack_staged, unpack_staged
 from s2vc_ray.storage import open_storage
+from s2vc_ray.times import Times
+from s2vc_ray.targets import Goal
 from s2vc_ray.usage import Meter, Usage
 from s2vc_ray.values import FrameDigest, GopSpec
 
@@ -113,7 +116,7 @@ class Worker:
             except Exception as error:
                 outcomes[task] = _failure(task, error, batch.attempt)
         try:
-            coded = self._lanes.code(frames)
+            coded = self._lanes.code(frames, _goals(self._config, sources))
         except Exception as error:
             # Side by side, one GOP's failure is every GOP's; each is tried again alone.
             outcomes.update({task: _failure(task, error, batch.attempt) for task in sources})
@@ -142,11 +145,12 @@ class Worker:
         spec = task.spec
         identity = self.identity()
         measured = self._config.metrics.enabled
+        goal = self._config.goal(task.max_bpp)
         staged = StagedGop(
             video_id=spec.video_id,
             index=spec.index,
             key=task.key,
-            pts=source.pts,
+            pts=Times(source.pts),
             frames_expected=spec.frames,
             frames_corrupt=source.corrupt,
             frames_interlaced=source.interlaced,
@@ -168,6 +172,10 @@ class Worker:
             encode_seconds=coded.encode_seconds,
             decode_seconds=coded.decode_seconds,
             attempts=attempt,
+            target=self._config.target_text,
+            target_value=goal.value if goal else None,
+            target_met=coded.target_met,
+            probes=coded.probes,
         )
         with self._meter.doing("stage"):
             if self._storage.put(
@@ -176,6 +184,11 @@ class Worker:
                 return staged
             # A second driver, or an earlier life of this worker, was first: its bytes are the ones to archive.
             return unpack_staged(self._storage.read(staged.key), staged.key).gop
+
+
+def _goals(config: JobConfig, tasks: Iterable[GopTask]) -> list[Goal]:
+    """What each GOP's q is searched for; empty where the job has one for all."""
+    return [goal for task in tasks if (goal := config.goal(task.max_bpp)) is not None]
 
 
 def _failure(task: GopTask, error: Exception, attempt: int) -> GopFailure:
