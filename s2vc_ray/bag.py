@@ -17,7 +17,8 @@ from s2vc_ray.errors import ObjectMissing, StorageError
 from s2vc_ray.manifest import ROOT as MANIFEST
 from s2vc_ray.storage import Storage, open_storage
 from s2vc_ray.storage_local import local_errors
-from s2vc_ray.survey import ARCHIVE_SUFFIX, BAG, FRAME_LIST_SUFFIX, Survey, survey
+from s2vc_ray.survey import BAG, Survey, survey
+from s2vc_ray.versions import frame_list_key
 
 _TRIES = 5
 
@@ -64,11 +65,11 @@ def is_stale(storage: Storage) -> bool:
 
 def bag_entries(found: Survey) -> Iterator[tuple[str, str]]:
     """Path and SHA-256 of everything that the manifest describes and that should be there."""
-    query = "SELECT archive, sha256, frames_sha256 FROM compressed ORDER BY archive"
-    for archive, sha256, frames_sha256 in found.rows(query):
+    query = "SELECT archive, sha256, frames_sha256, version FROM compressed ORDER BY archive"
+    for archive, sha256, frames_sha256, version in found.rows(query):
         yield archive, sha256
         if frames_sha256:
-            yield archive.removesuffix(ARCHIVE_SUFFIX) + FRAME_LIST_SUFFIX, frames_sha256
+            yield frame_list_key(archive, version), frames_sha256
 
 
 def read_bag(lines: BinaryIO) -> Iterator[tuple[str, str]]:

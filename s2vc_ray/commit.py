@@ -59,7 +59,8 @@ def commit_video(
             raise ObjectMissing(
                 f"{video.source.uri}: staged GOPs vanished before the commit; run the job again"
             )
-        return adopt(PublishedVideo(video.source, video.fixity, video.staging), job, storage)
+        there = PublishedVideo(video.source, video.fixity, video.staging, video.source.archive_key)
+        return adopt(there, job, storage)
     _record(job, video.source, video.fixity, video.staging, published, ordered, storage)
     return published, ordered
 
@@ -71,7 +72,7 @@ def adopt(video: PublishedVideo, job: JobContext, storage: Storage) -> tuple[Pub
     still holds these very payloads; otherwise the rows say that nothing was measured. The frame list is described
     where it lists the frames of this archive.
     """
-    key = video.source.archive_key
+    key = video.archive
     with storage.open(key) as stream:
         size_and_digest = fixity(stream)
         stream.seek(0)
@@ -212,7 +213,7 @@ def _records(
         if staged.gop.payload_sha256 != gop.payload_sha256:
             raise CorruptArchive(f"staged GOP {gop.key} is not the one that was measured; run the job again")
         frame_list.add(gop.pts, staged.digests)
-        yield GopRecord(gop.index, spec.first_frame, gop.q, gop.pts, staged.payload)
+        yield GopRecord(gop.index, spec.first_frame, gop.q, tuple(gop.pts), staged.payload)
 
 
 def _passthrough(video: PlannedVideo, job: JobContext) -> Iterator[bytes]:

@@ -61,7 +61,7 @@ def skipped(video: PublishedVideo) -> VideoResult:
         video.source.uri,
         video.source.name,
         "skipped",
-        archive=video.source.archive_key,
+        archive=video.archive,
         source_bytes=video.fixity.size,
         archive_bytes=told.archive_bytes if told else None,
         error_class=told.error_class if told else None,

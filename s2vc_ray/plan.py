@@ -38,6 +38,7 @@ from s2vc_ray.staging import (
 )
 from s2vc_ray.storage import Storage, open_source, stat_source
 from s2vc_ray.values import GopSpec, VideoInfo
+from s2vc_ray.versions import archive_key
 
 _READERS = 8
 """Staged GOPs of one video read at once when a job is resumed."""
@@ -62,7 +63,7 @@ class PlannedVideo:
     source: Source
     fixity: SourceFixity
     info: VideoInfo
-    specs: tuple[GopSpec, ...]
+    specs: Sequence[GopSpec]
     staging: str
     staged: tuple[StagedGop, ...] = ()
 
@@ -71,12 +72,14 @@ class PlannedVideo:
 class PublishedVideo:
     """A source whose archive lies whole at the destination, made from these bytes with this configuration.
 
-    ``described`` is what the manifest says of it; None when a crash came between publishing and describing.
+    ``archive`` is the key of its latest version, ``described`` what the manifest says of that; None when a crash came
+    between publishing and describing.
     """
 
     source: Source
     fixity: SourceFixity
     staging: str
+    archive: str
     described: Description | None = None
 
 
@@ -110,18 +113,22 @@ def plan_video(
         told = describe(storage, parts, archive=source.archive_key, config_hash=digest) if parts else None
         known = _unchanged(source, storage, told) if told else None
         if told and known:
-            return PublishedVideo(source, known, _staging(source, known, digest, config), told)
+            return PublishedVideo(source, known, _staging(source, known, digest, config), told.archive, told)
         known = read_fixity(source.uri)
         staging = _staging(source, known, digest, config)
+        mine = told if told and told.source_sha256 == known.sha256 else None
+        if mine and mine.archive != source.archive_key and _is_there(storage, mine):
+            return PublishedVideo(source, known, staging, mine.archive, mine)
         if is_published(storage, source, known.sha256, config, weights_sha256):
-            mine = told if told and told.source_sha256 == known.sha256 else None
-            return PublishedVideo(source, known, staging, mine)
+            if mine and mine.archive == source.archive_key:
+                return PublishedVideo(source, known, staging, mine.archive, mine)
+            return PublishedVideo(source, known, staging, _latest_version(storage, source, known.sha256))
         with open_media(source.uri) as media:
             info = probe(media, uri=source.uri)
         cuts = _cuts(source, info, storage, staging) if config.scene_cuts else None
         specs = split(info, source_uri=source.uri, video_id=source.video_id, gop=config.gop, cuts=cuts)
         staged = _staged(storage, staging, len(specs))
-        return PlannedVideo(source, known, info, tuple(specs), staging, staged)
+        return PlannedVideo(source, known, info, specs, staging, staged)
     except Exception as error:
         return failure_of(source, error, known)
 
@@ -132,7 +139,7 @@ def _staging(source: Source, known: SourceFixity, digest: str, config: JobConfig
 
 def _unchanged(source: Source, storage: Storage, told: Description) -> SourceFixity | None:
     """The source's fixity as the manifest has it, when source and archive look as they did then."""
-    now, archive = stat_source(source.uri), storage.stat(source.archive_key)
+    now, archive = stat_source(source.uri), storage.stat(told.archive)
     if (now.size, now.etag) != (told.source_size, told.source_etag):
         return None
     if archive is None or archive.size != told.archive_bytes:
@@ -206,6 +213,33 @@ def is_published(
     if difference:
         raise ObjectExists(f"{key} exists and {difference}; {remedy}")
     return True
+
+
+def _is_there(storage: Storage, told: Description) -> bool:
+    """Whether the later version that the manifest describes is there.
+
+    Raises:
+        ObjectExists: what is there is not of the size it had.
+    """
+    there = storage.stat(told.archive)
+    if there is not None and there.size != told.archive_bytes:
+        raise ObjectExists(
+            f"{told.archive} has {there.size} bytes and the manifest says {told.archive_bytes}; it was left alone: "
+            "restore it from a copy, or move it away and run the job again, so that the first version counts"
+        )
+    return there is not None
+
+
+def _latest_version(storage: Storage, source: Source, source_sha256: str) -> str:
+    """Key of the latest archive that replaces GOPs of the first version, which is there."""
+    latest, version = source.archive_key, 2
+    while storage.stat(key := archive_key(source.name, version)) is not None:
+        with suppress(ArchiveError), storage.open(key) as stream:
+            header = ArchiveReader(stream).header
+            if (header.archive_version, header.source_sha256) == (version, source_sha256):
+                latest = key
+        version += 1
+    return latest
 
 
 def failure_of(source: Source, error: Exception, known: SourceFixity | None = None) -> VideoFailure:

@@ -24,13 +24,12 @@ from s2vc_ray.manifest import read_columns
 from s2vc_ray.manifest_compact import COMPACT
 from s2vc_ray.staging import STAGING
 from s2vc_ray.storage import ObjectStat, Storage, Unfinished
+from s2vc_ray.versions import ARCHIVE_SUFFIX, FRAME_LIST_SUFFIX, archive_key
 
-ARCHIVE_SUFFIX = ".s2vc"
-FRAME_LIST_SUFFIX = ".framemd5"
 BAG = "manifest-sha256.txt"
 EVENTS = "events"
 _STAGED = re.compile(rf"{STAGING}/([0-9a-f]{{16}})/(.+)")
-_FINGERPRINT = r"[0-9a-f]{16}-[0-9a-f]{16}-[0-9a-f]{8}"
+_FINGERPRINT = r"[0-9a-f]{16}-[0-9a-f]{16}-[0-9a-f]{8}(?:-v([0-9]{1,9}))?"
 _GOP = re.compile(rf"{_FINGERPRINT}/[0-9]{{6,}}\.gop")
 _CUTS = re.compile(rf"{_FINGERPRINT}/cuts\.json")
 _PART = re.compile(r"/([0-9a-f]{16})\.parquet$")
@@ -45,6 +44,8 @@ _COLUMNS = (
     "error",
     "archive_sha256",
     "framemd5_sha256",
+    "archive_version",
+    "replaces",
 )
 _TABLES_AT = (f"{MANIFEST}/job=", f"{COMPACT}/", f"{EVENTS}/")
 _READERS = 16
@@ -57,15 +58,18 @@ _TABLES = """
     CREATE TABLE parts (key TEXT PRIMARY KEY, video TEXT) WITHOUT ROWID;
     CREATE TABLE unreadable (key TEXT PRIMARY KEY, error TEXT) WITHOUT ROWID;
     CREATE TABLE staged (
-        video TEXT PRIMARY KEY, gops INTEGER, bytes INTEGER, oldest REAL, newest REAL
+        video TEXT, version INTEGER, gops INTEGER, bytes INTEGER, oldest REAL, newest REAL, PRIMARY KEY (video, version)
     ) WITHOUT ROWID;
     CREATE TABLE words (
         video TEXT, created REAL, job TEXT, name TEXT, status TEXT, archive TEXT, bytes INTEGER,
-        error_class TEXT, error TEXT, sha256 TEXT, frames_sha256 TEXT, PRIMARY KEY (video, created, job)
+        error_class TEXT, error TEXT, sha256 TEXT, frames_sha256 TEXT, version INTEGER, replaces TEXT,
+        PRIMARY KEY (video, created, job)
     ) WITHOUT ROWID;
     CREATE INDEX described ON words (archive);
+    CREATE INDEX replaced ON words (replaces);
     CREATE VIEW published AS
-        SELECT video, archive, bytes FROM words JOIN archives ON key = archive AND size = bytes
+        SELECT video, archive, bytes, coalesce(version, 1) AS version
+        FROM words JOIN archives ON key = archive AND size = bytes
         WHERE status <> 'failed';
     CREATE VIEW videos AS
         SELECT w.video, w.name, w.archive, w.bytes, w.error_class, w.error,
@@ -77,10 +81,14 @@ _TABLES = """
             WHERE later.video = w.video AND (later.created, later.job) > (w.created, w.job)
         );
     CREATE VIEW compressed AS
-        SELECT w.video, w.job, w.name, w.archive, w.bytes, w.sha256, w.frames_sha256, max(w.created) AS created
+        SELECT w.video, w.job, w.name, w.archive, w.bytes, w.sha256, w.frames_sha256, w.version,
+            max(w.created) AS created
         FROM words AS w WHERE w.status <> 'failed' AND NOT EXISTS (
             SELECT 1 FROM words AS later WHERE later.status <> 'failed'
             AND later.video = w.video AND (later.created, later.job) > (w.created, w.job)
+        ) AND NOT EXISTS (
+            SELECT 1 FROM words AS later WHERE later.status <> 'failed'
+            AND later.replaces = w.sha256 AND (later.created, later.job) > (w.created, w.job)
         ) GROUP BY w.archive;
     CREATE VIEW undescribed AS
         SELECT key, size FROM archives AS a WHERE NOT EXISTS (
@@ -91,13 +99,14 @@ _TABLES = """
 
 @dataclass(frozen=True, slots=True)
 class StagedVideo:
-    """What is staged of one video: GOPs, their bytes, and the POSIX times of its oldest and newest object.
+    """What is staged of a version of one video: GOPs, their bytes, and the POSIX times of its oldest and newest object.
 
     ``archive`` is the described archive that lies whole at its place and makes the staging useless, if any;
     ``archive_bytes`` its size.
     """
 
     video_id: str
+    version: int
     name: str | None
     gops: int
     bytes: int
@@ -125,12 +134,12 @@ class Survey:
         yield from self._database.execute(query, values)
 
     def staged(self) -> Iterator[StagedVideo]:
-        """Every video of which something is staged, in order of id."""
+        """Every video and version of which something is staged, in order of id."""
         query = """
-            SELECT s.video, (SELECT max(name) FROM words WHERE video = s.video), gops, s.bytes, oldest, newest,
-                p.archive, max(p.bytes)
-            FROM staged AS s LEFT JOIN published AS p ON p.video = s.video
-            GROUP BY s.video ORDER BY s.video
+            SELECT s.video, s.version, (SELECT max(name) FROM words WHERE video = s.video), gops, s.bytes, oldest,
+                newest, p.archive, max(p.bytes)
+            FROM staged AS s LEFT JOIN published AS p ON p.video = s.video AND p.version >= s.version
+            GROUP BY s.video, s.version ORDER BY s.video, s.version
         """
         for row in self.rows(query):
             yield StagedVideo(*row)
@@ -155,11 +164,12 @@ class Survey:
         for found in page:
             if inside := _STAGED.fullmatch(found.key):
                 gop = is_staged_gop(found.key)
-                staged.append((inside[1], int(gop), gop * found.size, found.mtime, found.mtime))
+                version = staged_version(found.key)
+                staged.append((inside[1], version, int(gop), gop * found.size, found.mtime, found.mtime))
             elif found.key.endswith(ARCHIVE_SUFFIX):
                 archives.append((found.key, found.size))
             elif found.key.endswith(FRAME_LIST_SUFFIX):
-                archive = found.key.removesuffix(FRAME_LIST_SUFFIX) + ARCHIVE_SUFFIX
+                archive = archive_key(found.key.removesuffix(FRAME_LIST_SUFFIX))
                 lists.append((found.key, archive, found.size))
             elif found.key.startswith(f"{MANIFEST}/") and found.key.endswith(".parquet"):
                 named = _PART.search(found.key)
@@ -168,7 +178,7 @@ class Survey:
         self._database.executemany("INSERT OR REPLACE INTO frame_lists VALUES (?, ?, ?)", lists)
         self._database.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?)", parts)
         self._database.executemany(
-            """INSERT INTO staged VALUES (?, ?, ?, ?, ?) ON CONFLICT (video) DO UPDATE SET
+            """INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (video, version) DO UPDATE SET
             gops = gops + excluded.gops, bytes = bytes + excluded.bytes,
             oldest = min(oldest, excluded.oldest), newest = max(newest, excluded.newest)""",
             staged,
@@ -192,7 +202,7 @@ class Survey:
             self._database.execute("INSERT OR REPLACE INTO unreadable VALUES (?, ?)", words)
         else:
             self._database.executemany(
-                "INSERT OR REPLACE INTO words VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", words
+                "INSERT OR REPLACE INTO words VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", words
             )
 
 
@@ -223,6 +233,13 @@ def is_staged(key: str) -> bool:
     """Whether ``key`` is exactly what `s2vc_ray.staging` makes: a GOP's, or that of a video's scene cuts."""
     inside = _STAGED.fullmatch(key)
     return is_staged_gop(key) or (inside is not None and _CUTS.fullmatch(inside[2]) is not None)
+
+
+def staged_version(key: str) -> int:
+    """Which version of its video's archive a staged object is for."""
+    inside = _STAGED.fullmatch(key)
+    found = inside and re.match(_FINGERPRINT, inside[2])
+    return int(found[1] or 1) if found else 1
 
 
 def is_our_write(write: Unfinished) -> bool:

@@ -24,16 +24,17 @@ from s2vc_ray.errors import ObjectMissing
 from s2vc_ray.lanes import CodecLoader, LoadedCodec, load_s2vc
 from s2vc_ray.provenance import FIXITY, Agent, EventLog, this_program
 from s2vc_ray.storage import Storage, open_source, open_storage
-from s2vc_ray.survey import ARCHIVE_SUFFIX, BAG, Survey, survey
+from s2vc_ray.survey import BAG, Survey, survey
 from s2vc_ray.verify_archive import ArchiveVerifier, VerifyOptions
 from s2vc_ray.verify_reference import Word
 from s2vc_ray.verify_report import Check, Verdict, VerifyReport
+from s2vc_ray.versions import ARCHIVE_SUFFIX
 
 _READERS = 16
 """Archives read at once where nothing is decoded."""
 _WORDS = """
-    SELECT a.key, w.video, w.job, w.name, w.bytes, w.sha256, w.frames_sha256 FROM archives AS a LEFT JOIN (
-        SELECT archive, video, job, name, bytes, sha256, frames_sha256, max(created) FROM words
+    SELECT a.key, w.video, w.job, w.name, w.bytes, w.sha256, w.frames_sha256, w.version FROM archives AS a LEFT JOIN (
+        SELECT archive, video, job, name, bytes, sha256, frames_sha256, version, max(created) FROM words
         WHERE status <> 'failed' GROUP BY archive
     ) AS w ON w.archive = a.key ORDER BY a.key
 """

@@ -18,9 +18,9 @@ from s2vc_ray.probe import probe
 from s2vc_ray.sources import open_media
 from s2vc_ray.split import split_at
 from s2vc_ray.storage import Storage, stat_source
-from s2vc_ray.survey import ARCHIVE_SUFFIX, FRAME_LIST_SUFFIX
 from s2vc_ray.values import FrameDigest
 from s2vc_ray.verify_decode import Reference, Row
+from s2vc_ray.versions import frame_list_key
 
 PLACES = ("payload_offset", "payload_bytes", "frames_encoded")
 """Columns that an archive's index answers for."""
@@ -46,11 +46,12 @@ class Word:
     size: int | None = None
     sha256: str | None = None
     frames_sha256: str | None = None
+    version: int | None = None
 
     @property
     def frame_list_key(self) -> str:
         """Where the list of source frames lies."""
-        return self.key.removesuffix(ARCHIVE_SUFFIX) + FRAME_LIST_SUFFIX
+        return frame_list_key(self.key, self.version)
 
 
 def rows_of(storage: Storage | None, word: Word, columns: Sequence[str]) -> dict[int, Row]:
@@ -75,7 +76,7 @@ def find_reference(header: ArchiveHeader, word: Word, storage: Storage | None, r
     if not any(row["metric_frames"] for row in rows.values()):
         raise SourceError("nothing was measured when it was compressed")
     first = next(iter(rows.values()))
-    uri = _find(root, first["source_uri"], first["source_name"])
+    uri = find_source(root, first["source_uri"], first["source_name"])
     if stat_source(uri).size != header.source_size:
         raise SourceError(f"{uri} is not of the size that the source had, {header.source_size} bytes")
     if read_fixity(uri).sha256 != header.source_sha256:
@@ -88,8 +89,8 @@ def find_reference(header: ArchiveHeader, word: Word, storage: Storage | None, r
     return Reference(uri, {spec.index: spec for spec in specs}, rows, _listed(storage, word, rows))
 
 
-def _find(root: str | None, uri: str, name: str) -> str:
-    """Where a source is: as the manifest says, or below or at ``root``.
+def find_source(root: str | None, uri: str, name: str) -> str:
+    """Where a source is: as the manifest says, or below or at ``root``, if that is given.
 
     Raises:
         ObjectMissing: nowhere.
