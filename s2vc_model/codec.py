@@ -84,34 +84,35 @@ class S2vcCodec:
         free = free_bytes(self.device)
         return gops_that_fit(self._net.config.generator, stage, pixels, free, itemsize)
 
-    def encode_gops(self, gops: Sequence[Frames], q: int) -> list[EncodedGop]:
+    def encode_gops(self, gops: Sequence[Frames], q: int | Sequence[int]) -> list[EncodedGop]:
         """Code GOPs of one frame size.
 
         Args:
             gops: each (T, H, W, 3) uint8 RGB; T may differ, H and W (1..65535) may not.
-            q: quality index 0 (smallest) .. 63 (best).
+            q: quality index 0 (smallest) .. 63 (best), one for all or one each.
 
         Raises:
             ModelError: no frames, wrong type or shape, mixed sizes, or q out of range.
         """
-        _check_frames(gops, q)
-        work = [_Writing(frames) for frames in gops]
+        qualities = [q] * len(gops) if isinstance(q, int) else list(q)
+        _check_frames(gops, qualities)
+        work = [_Writing(frames, own) for frames, own in zip(gops, qualities, strict=True)]
         if self.lockstep:
-            self._encode(sorted(work, key=lambda w: -len(w.frames)), q)
+            self._encode(sorted(work, key=lambda w: -len(w.frames)))
         else:
-            self._side_by_side(lambda one: self._encode([one], q), work)
+            self._side_by_side(lambda one: self._encode([one]), work)
             give_back()
-        return [w.finish(q) for w in work]
+        return [w.finish() for w in work]
 
     @torch.inference_mode()
-    def _encode(self, work: list[_Writing], q: int) -> None:
+    def _encode(self, work: list[_Writing]) -> None:
         """Code GOPs, longest first, in lockstep."""
         state: GopState | None = None
         before: Tensor | None = None
         for t in range(len(work[0].frames)):
             live = sum(len(w.frames) > t for w in work)
             x = self._upload([w.frames[t] for w in work[:live]])
-            quality = torch.full((live,), q, device=self.device)
+            quality = torch.tensor([w.q for w in work[:live]], device=self.device)
             light = luma(x)
             with self._autocast():
                 if state is None or before is None:
@@ -261,8 +262,8 @@ class S2vcCodec:
 class _Writing:
     """One GOP being written."""
 
-    def __init__(self, frames: Frames) -> None:
-        self.frames = frames
+    def __init__(self, frames: Frames, q: int) -> None:
+        self.frames, self.q = frames, q
         self._intra, self._inter = StreamWriter(), StreamWriter()
         self._sum, self._checks = Checksum(), bytearray()
 
@@ -273,10 +274,10 @@ class _Writing:
         self._sum.add(digest)
         self._checks.append(self._sum.low_byte)
 
-    def finish(self, q: int) -> EncodedGop:
+    def finish(self) -> EncodedGop:
         frames, height, width, _ = self.frames.shape
         intra, inter = self._intra.finish(), self._inter.finish()
-        return EncodedGop(width, height, frames, q, intra, inter, bytes(self._checks), self._sum.value)
+        return EncodedGop(width, height, frames, self.q, intra, inter, bytes(self._checks), self._sum.value)
 
 
 class _Reading:
@@ -337,11 +338,14 @@ def _check_sizes(gops: Sequence[EncodedGop]) -> None:
         raise ModelError("GOPs of one call must have one frame size")
 
 
-def _check_frames(gops: Sequence[Frames], q: int) -> None:
-    if not 0 <= q < QUALITIES:
-        raise ModelError(f"quality {q} is not in 0..{QUALITIES - 1}")
+def _check_frames(gops: Sequence[Frames], qualities: Sequence[int]) -> None:
+    for q in qualities:
+        if not 0 <= q < QUALITIES:
+            raise ModelError(f"quality {q} is not in 0..{QUALITIES - 1}")
     if not gops:
         raise ModelError("no GOP to encode")
+    if len(qualities) != len(gops):
+        raise ModelError(f"{len(qualities)} qualities for {len(gops)} GOPs: give one for all, or one each")
     for frames in gops:
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
             raise ModelError(

@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from s2vc_ray.errors import ConfigError
+from s2vc_ray.targets import Floor, Goal, Target
 
 DEVICES = ("auto", "cpu", "cuda")
 EXECUTORS = ("ray", "local")
@@ -93,7 +94,9 @@ class JobConfig:
         scene_cuts: end GOPs at scene cuts too; ``gop`` is then the most frames of one. See `s2vc_ray.scene_cuts`.
         deinterlace: make progressive pictures of those that the source's decoder flags as interlaced.
         quality: quality index, 0 (smallest) .. 63 (best). The default is the lowest at which what enters a scene
-            has been seen to appear.
+            has been seen to appear. With a ``target`` the highest that any GOP may take.
+        target: what each GOP's own quality index is searched for; None: ``quality`` is every GOP's. See
+            `s2vc_ray.targets`.
         model: a packaged model's name, or a directory with weights.
         device: where the codec runs; ``auto`` is CUDA when the worker has a GPU.
         executor: ``ray`` (actors, on this machine or a cluster) or ``local`` (this process, for debugging).
@@ -111,12 +114,14 @@ class JobConfig:
             side. 0 chooses (2 without GPUs).
         attempts: how often a GOP that fails is tried before its video is given up.
         passthrough: carry audio, subtitles, attachments and metadata into the archive.
+        allow_larger: publish archives that are larger than their sources, too.
     """
 
     gop: int = 32
     scene_cuts: bool = False
     deinterlace: bool = False
     quality: int = 56
+    target: Target | None = None
     model: str = "small"
     device: str = "auto"
     executor: str = "ray"
@@ -130,6 +135,7 @@ class JobConfig:
     threads: int = 0
     attempts: int = 3
     passthrough: bool = True
+    allow_larger: bool = False
 
     def __post_init__(self) -> None:
         _in_range("gop", self.gop, 1, MAX_GOP)
@@ -151,12 +157,19 @@ class JobConfig:
             raise ConfigError(
                 "model is empty: give a packaged model's name such as 'small', or a weights directory"
             )
+        if isinstance(self.target, Floor) and (
+            not self.metrics.enabled or self.target.metric not in self.metrics.names
+        ):
+            raise ConfigError(
+                f"target {self.target} cannot be held without measuring it: measure {self.target.metric}, and "
+                "sample:N or full"
+            )
         if self.ray_address and self.executor != "ray":
             raise ConfigError(f"ray address {self.ray_address!r} needs executor 'ray', not {self.executor!r}")
 
     def config_hash(self, weights_sha256: str) -> str:
-        """16 hex digits over what decides an archive's bytes: GOP length, scene cuts, deinterlacing, quality,
-        passthrough and the weights.
+        """16 hex digits over what decides an archive's bytes: GOP length, scene cuts, deinterlacing, quality or what it
+        is searched for, passthrough and the weights.
 
         The weights' digest stands for ``model``: one name may come to mean other weights, and one set of
         weights may lie in several places. Workers, devices and metrics are left out: they change when and
@@ -169,8 +182,29 @@ class JobConfig:
             "weights": weights_sha256,
             # Only where asked for: what was made before there were these options keeps its hash.
             **{name: True for name in ("scene_cuts", "deinterlace") if getattr(self, name)},
+            **({"target": self.target_text} if self.target else {}),
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def target_text(self) -> str:
+        """The target and what else decides which q meets it, in one line: a floor's measured frames; empty without."""
+        if self.target is None:
+            return ""
+        return f"{self.target} of={self.metrics}" if isinstance(self.target, Floor) else str(self.target)
+
+    def goal(self, max_bpp: float | None = None) -> Goal | None:
+        """What one GOP's q is searched for; None where ``quality`` is every GOP's.
+
+        Args:
+            max_bpp: the GOP's own budget where the target is the size of its video's archive.
+        """
+        if self.target is None:
+            return None
+        if isinstance(self.target, Floor):
+            return Goal(self.target, self.target.max_bpp, self.quality)
+        own = self.target.value if self.target.kind == "bpp" else max_bpp
+        return Goal(None, own, self.quality)
 
     def batch_on(self, device: str) -> int:
         """GOPs in lockstep on a codec's ``device`` ("cpu", "cuda:0", ...)."""
@@ -179,7 +213,13 @@ class JobConfig:
     def to_json(self) -> str:
         """All options, for the manifest."""
         return json.dumps(
-            {**asdict(self), "metrics": str(self.metrics), "metric_names": self.metrics.names}, sort_keys=True
+            {
+                **asdict(self),
+                "metrics": str(self.metrics),
+                "metric_names": self.metrics.names,
+                "target": self.target_text or None,
+            },
+            sort_keys=True,
         )
 
 

@@ -39,10 +39,14 @@ class CodecIdentity:
 
 @dataclass(frozen=True, slots=True)
 class GopTask:
-    """One GOP to code; ``staging`` is the key prefix under which its payload is staged."""
+    """One GOP to code; ``staging`` is the key prefix under which its payload is staged.
+
+    ``max_bpp`` is the most payload bits per true pixel where its video has a budget; see `s2vc_ray.size_budget`.
+    """
 
     spec: GopSpec
     staging: str
+    max_bpp: float | None = None
 
     @property
     def key(self) -> str:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from s2vc_model.bitstream import EncodedGop
@@ -22,6 +22,8 @@ from s2vc_ray.errors import ConfigError
 from s2vc_ray.executor import CodecIdentity
 from s2vc_ray.lockstep import Lockstep
 from s2vc_ray.staging import Metric
+from s2vc_ray.target_search import Wish, seek
+from s2vc_ray.targets import Goal
 from s2vc_ray.usage import Meter
 from s2vc_ray.values import GopCodec
 
@@ -74,13 +76,23 @@ def load_s2vc(model: str, device: str) -> LoadedCodec:
 
 @dataclass(frozen=True, slots=True)
 class CodedGop:
-    """What the codec gave for one GOP, with its share of the batch's time in seconds."""
+    """What the codec gave for one GOP, with its share of the batch's time in seconds.
+
+    ``target_met`` is whether it meets its goal, None where there was none; ``probes`` how often it was coded for that.
+    """
 
     payload: bytes
     encoded: EncodedGop
     encode_seconds: float
     decode_seconds: float
     metrics: tuple[Metric, ...]
+    target_met: bool | None = None
+    probes: int = 1
+
+    @property
+    def bpp(self) -> float:
+        """Payload bits per true pixel."""
+        return 8 * len(self.payload) / (self.encoded.width * self.encoded.height * self.encoded.frames)
 
 
 class Lanes:
@@ -121,20 +133,22 @@ class Lanes:
             codec.model_id, codec.weights_sha256, codec.preset, str(codec.device), str(torch)
         )
 
-    def code(self, gops: list[Frames]) -> list[CodedGop]:
+    def code(self, gops: list[Frames], goals: Sequence[Goal] = ()) -> list[CodedGop]:
         """Code GOPs of one frame size, each (T, H, W, 3) uint8 RGB, and check what came out.
 
         Empties ``gops``: from when they are coded on, only the frames to measure are held.
+
+        Args:
+            goals: what each GOP's q is searched for; empty: all are coded at the job's quality.
         """
         if not gops:
             return []
         codec = self._loaded()
         with self._lane():
-            begun = time.perf_counter()
-            with self._meter.coding("encode"):
-                payloads = self._encode(codec, gops)
-            seconds = (time.perf_counter() - begun) / len(gops)
-            shown = [gop[self._measured(len(gop))] for gop in gops]
+            if goals:
+                return self._search(codec, gops, goals)
+            payloads, seconds = self._encode(codec, gops, [self._config.quality] * len(gops))
+            shown = self._shown(gops)
             gops.clear()
             # Beside the next batch's coding there may be no memory left for it.
             apart = self._overlap and not self._lockstep.tight
@@ -142,6 +156,33 @@ class Lanes:
                 return self._check(codec, shown, payloads, seconds)
         with self._measuring:
             return self._check(codec, shown, payloads, seconds)
+
+    def _search(self, codec: LoadedCodec, gops: list[Frames], goals: Sequence[Goal]) -> list[CodedGop]:
+        """Code each GOP at the q that its goal is found to need. A floor is measured at every q that is probed, of a
+        budget only what is taken of it."""
+        shown = self._shown(gops)
+
+        def probe(wishes: Sequence[Wish]) -> list[CodedGop]:
+            payloads, seconds = self._encode(codec, [gops[n] for n, _ in wishes], [q for _, q in wishes])
+            if goals[0].floor is None:
+                return [_unchecked(payload, seconds) for payload in payloads]
+            return self._check(codec, [shown[n] for n, _ in wishes], payloads, seconds)
+
+        found = seek(goals, probe)
+        # Here, and only here, it is known that a GOP misses its target while its frames are still at hand: another
+        # codec for it would be searched and taken at this point. See docs/targets.md.
+        gops.clear()
+        if goals[0].floor is not None:
+            return found
+        checked = self._check(codec, shown, [one.payload for one in found], 0.0)
+        return [
+            replace(one, decode_seconds=own.decode_seconds, metrics=own.metrics)
+            for one, own in zip(found, checked, strict=True)
+        ]
+
+    def _shown(self, gops: Sequence[Frames]) -> list[Frames]:
+        """Of each source GOP the frames to measure."""
+        return [gop[self._measured(len(gop))] for gop in gops]
 
     @contextmanager
     def _lane(self) -> Iterator[None]:
@@ -152,12 +193,26 @@ class Lanes:
         finally:
             self._lanes.release()
 
-    def _encode(self, codec: LoadedCodec, gops: Sequence[Frames]) -> list[bytes]:
-        def encode(part: Sequence[Frames]) -> list[bytes]:
-            return [gop.to_payload() for gop in codec.encode_gops(part, self._config.quality)]
+    def _encode(
+        self, codec: LoadedCodec, gops: Sequence[Frames], qualities: Sequence[int]
+    ) -> tuple[list[bytes], float]:
+        """Payloads of GOPs, each at its own quality, and the seconds that each took."""
+
+        def encode(part: Sequence[tuple[Frames, int]]) -> list[bytes]:
+            frames, own = [one for one, _ in part], [q for _, q in part]
+            return [gop.to_payload() for gop in codec.encode_gops(frames, own)]
 
         stage = _stage("encode", gops)
-        return self._lockstep.run(stage, gops, encode, alone=self._measuring, most=codec.fitting(*stage))
+        begun = time.perf_counter()
+        with self._meter.coding("encode"):
+            payloads = self._lockstep.run(
+                stage,
+                list(zip(gops, qualities, strict=True)),
+                encode,
+                alone=self._measuring,
+                most=codec.fitting(*stage),
+            )
+        return payloads, (time.perf_counter() - begun) / len(gops)
 
     def _check(
         self, codec: LoadedCodec, shown: Sequence[Frames], payloads: Sequence[bytes], encode_seconds: float
@@ -166,9 +221,10 @@ class Lanes:
 
         ``shown`` are each source GOP's frames to measure.
         """
-        parsed = [EncodedGop.from_payload(payload) for payload in payloads]
+        coded = [_unchecked(payload, encode_seconds) for payload in payloads]
         if not self._config.metrics.enabled:
-            return [CodedGop(a, b, encode_seconds, 0.0, ()) for a, b in zip(payloads, parsed, strict=True)]
+            return coded
+        parsed = [one.encoded for one in coded]
         with self._meter.coding("measure"):
             begun = time.perf_counter()
             stage = _stage("decode", shown)
@@ -181,8 +237,8 @@ class Lanes:
                 for a, b, gop in zip(shown, decoded, parsed, strict=True)
             ]
         return [
-            CodedGop(payload, gop, encode_seconds, seconds, measured)
-            for payload, gop, measured in zip(payloads, parsed, metrics, strict=True)
+            replace(one, decode_seconds=seconds, metrics=measured)
+            for one, measured in zip(coded, metrics, strict=True)
         ]
 
     def _measured(self, frames: int) -> list[int]:
@@ -227,6 +283,10 @@ class Lanes:
                 self._codec = codec
                 self._meter.begin()
             return self._codec
+
+
+def _unchecked(payload: bytes, encode_seconds: float) -> CodedGop:
+    return CodedGop(payload, EncodedGop.from_payload(payload), encode_seconds, 0.0, ())
 
 
 def _check_metrics(names: tuple[str, ...]) -> None:

@@ -63,8 +63,8 @@ class StagedGop:
         verified: ``decoded`` when the payload itself was decoded again here, else ``no``.
         encode_seconds, decode_seconds: codec time, a lockstep batch's shared evenly among its GOPs.
         source_seconds: time to decode the source's frames.
-        target: what ``q`` was searched for (`JobConfig.target_text`), empty where it was given. ``target_value`` is what
-            this GOP was held to: its floor, or its most bits per pixel; ``target_met`` whether it is measured to hold.
+        target: what ``q`` was searched for (`JobConfig.target_text`), empty where it was given. ``target_value`` is
+            what this GOP was held to: its floor, or its most bits per pixel; ``target_met`` whether it holds, measured.
         probes: how many q it was coded at. ``encode_seconds`` are of all of them, measured and all.
         codec: which codec reads the payload; see `s2vc_ray.gop_decoder`.
     """

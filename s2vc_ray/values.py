@@ -135,8 +135,8 @@ class GopCodec(Protocol):
     model_id: str
     weights_sha256: str
 
-    def encode_gops(self, gops: Sequence[npt.NDArray[np.uint8]], q: int) -> list[EncodedGop]:
-        """Code each GOP at quality index ``q`` (0..63)."""
+    def encode_gops(self, gops: Sequence[npt.NDArray[np.uint8]], q: int | Sequence[int]) -> list[EncodedGop]:
+        """Code each GOP at quality index ``q`` (0..63), one for all or one each."""
         ...
 
     def decode_gops(self, gops: Sequence[EncodedGop]) -> list[npt.NDArray[np.uint8]]:

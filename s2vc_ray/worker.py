@@ -27,8 +27,8 @@ from s2vc_ray.lanes import CodecLoader, CodedGop, Lanes, LoadedCodec, load_s2vc
 from s2vc_ray.sources import open_media
 from s2vc_ray.staging import StagedGop, StagedObject, pack_staged, unpack_staged
 from s2vc_ray.storage import open_storage
-from s2vc_ray.times import Times
 from s2vc_ray.targets import Goal
+from s2vc_ray.times import Times
 from s2vc_ray.usage import Meter, Usage
 from s2vc_ray.values import FrameDigest, GopSpec
 

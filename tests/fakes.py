@@ -6,7 +6,8 @@ loader. The model's name says how it misbehaves: ``fake``; ``fake:fail=7`` refus
 ``fake:crash=7`` always kills its process on them; ``fake:wait=7:PATH`` waits until PATH exists;
 ``fake:hang=7:PATH`` never comes back unless PATH exists, which it creates first; ``fake:cuda=7:PATH`` loses its device
 for good in the same way; ``fake:room=2`` has memory for two GOPs at once, ``fake:fits=2`` says so;
-several are joined by ``+``. ``fake:other`` has other weights.
+``fake:curve`` keeps levels of grey the more finely, and takes the more bytes, the higher q is; several are joined by
+``+``. ``fake:other`` has other weights.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class FakeCodec:
         self.device = "cpu" if device == "auto" else device
         self.weights_sha256 = ("ff" if behaviours == "other" else "fa") * 32
         self.calls: list[int] = []
+        self.qualities: list[int] = []
+        self._curve = "curve" in behaviours.split("+")
         self._lost = False
         self._room = 0
         self._fits = sys.maxsize
@@ -65,13 +68,15 @@ class FakeCodec:
     def fitting(self, stage: str, height: int, width: int) -> int:
         return self._fits
 
-    def encode_gops(self, gops: Sequence[Frames], q: int) -> list[EncodedGop]:
+    def encode_gops(self, gops: Sequence[Frames], q: int | Sequence[int]) -> list[EncodedGop]:
         self.calls.append(len(gops))
+        qualities = [q] * len(gops) if isinstance(q, int) else list(q)
+        self.qualities += qualities
         if self._room and len(gops) > self._room:
             raise OutOfMemoryError("CUDA out of memory. Tried to allocate more than there is")
         for frames in gops:
             self._misbehave(*self._misbehaves.get(len(frames), ("", "")))
-        return [self._encode(frames, q) for frames in gops]
+        return [self._encode(frames, own) for frames, own in zip(gops, qualities, strict=True)]
 
     def decode_gops(self, gops: Sequence[EncodedGop]) -> list[Frames]:
         return [self._decode(gop) for gop in gops]
@@ -101,10 +106,11 @@ class FakeCodec:
         if kind == "hang" and _first(marker):
             time.sleep(3600)
 
-    @staticmethod
-    def _encode(frames: Frames, q: int) -> EncodedGop:
+    def _encode(self, frames: Frames, q: int) -> EncodedGop:
         count, height, width, _ = frames.shape
         kept = np.ascontiguousarray(frames[:, ::STEP, ::STEP])
+        if self._curve:
+            kept = kept // (64 - q) * (64 - q)
         intra, inter = (
             zlib.compress(kept[0].tobytes()),
             zlib.compress(kept[1:].tobytes()) if count > 1 else b"",

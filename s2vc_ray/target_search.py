@@ -1,0 +1,64 @@
+"""Every GOP's own quality index: rounds of coding side by side, until each goal is met or known to be out of reach.
+
+In each round every GOP that is still searching names the q that it wants next, and all of them go through the codec as
+one batch. A GOP's own measurements alone decide, so its result does not depend on its neighbours in the batch. Knows no
+codec: `code` is given.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from s2vc_ray.targets import Goal, Probe
+
+if TYPE_CHECKING:
+    from s2vc_ray.lanes import CodedGop
+
+Wish = tuple[int, int]
+"""A GOP's number in the batch, and the q to code it at."""
+
+
+def seek(goals: Sequence[Goal], code: Callable[[Sequence[Wish]], Sequence[CodedGop]]) -> list[CodedGop]:
+    """For each goal the GOP as it was coded at the q taken, with `CodedGop.target_met` and `CodedGop.probes`.
+
+    ``encode_seconds`` are then of the whole search, measuring included, but for decoding the one that was taken.
+
+    Args:
+        code: codes, and where floors ask for it measures, GOPs at their q.
+    """
+    tried: list[dict[int, CodedGop]] = [{} for _ in goals]
+    seconds = [0.0] * len(goals)
+    while wishes := [
+        (number, q)
+        for number, goal in enumerate(goals)
+        if (q := goal.next_q(_probes(goal, tried[number]))) is not None
+    ]:
+        begun = time.perf_counter()
+        for (number, q), coded in zip(wishes, code(wishes), strict=True):
+            tried[number][q] = coded
+        share = (time.perf_counter() - begun) / len(wishes)
+        for number, _ in wishes:
+            seconds[number] += share
+    return [_taken(*one) for one in zip(goals, tried, seconds, strict=True)]
+
+
+def _probes(goal: Goal, tried: Mapping[int, CodedGop]) -> dict[int, Probe]:
+    return {q: Probe(coded.bpp, _value(goal, coded)) for q, coded in tried.items()}
+
+
+def _value(goal: Goal, coded: CodedGop) -> float | None:
+    """What the goal's floor is about; None where this GOP has no such value."""
+    if goal.floor is None:
+        return None
+    found = [metric for metric in coded.metrics if metric.name == goal.floor.metric]
+    return (found[0].worst if goal.floor.statistic == "worst" else found[0].mean) if found else None
+
+
+def _taken(goal: Goal, tried: Mapping[int, CodedGop], seconds: float) -> CodedGop:
+    q, met = goal.choice(_probes(goal, tried))
+    taken = tried[q]
+    spent = max(0.0, seconds - taken.decode_seconds)
+    return replace(taken, encode_seconds=spent, target_met=met, probes=len(tried))
