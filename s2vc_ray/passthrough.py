@@ -55,7 +55,7 @@ def extract(source: Source, *, uri: str = "") -> Passthrough:
         uri: what to call the source in error messages.
 
     Returns:
-        A ``Passthrough``; beyond 16 MiB its bytes lie in temporary files that live as long as it.
+        A ``Passthrough``; beyond 4 MiB its bytes lie in temporary files that live as long as it.
 
     Raises:
         SourceError: the source cannot be opened, has no video stream, or has tags beyond all measure.

@@ -33,7 +33,7 @@ MAX_HEADER = 1 << 26
 
 _PREFIX = struct.Struct("<4sBII")
 _CHUNK = 1 << 20
-_IN_MEMORY = 1 << 24
+_IN_MEMORY = 1 << 22
 _FOREVER = 1 << 60
 
 
@@ -98,7 +98,7 @@ class Passthrough:
 
     @classmethod
     def from_chunks(cls, chunks: Iterable[bytes], *, salvage: bool = False) -> Passthrough:
-        """As ``read`` for bytes in pieces; beyond 16 MiB they are held in a temporary file."""
+        """As ``read`` for bytes in pieces; beyond 4 MiB they are held in a temporary file."""
         file = spool()
         for chunk in chunks:
             file.write(chunk)
@@ -152,7 +152,7 @@ class Passthrough:
 class PacketSpool:
     """Packets in the making: ``put`` every packet, then ``close`` with what goes before them.
 
-    Beyond 16 MiB they lie in a temporary file that goes with the resulting ``Passthrough``.
+    Beyond 4 MiB they lie in a temporary file that goes with the resulting ``Passthrough``.
 
     Args:
         units: see `s2vc_ray.passthrough_packets.Units`.
@@ -213,7 +213,7 @@ def clock_of(stream: PassStream) -> Fraction | None:
 
 
 def spool() -> IO[bytes]:
-    """A temporary file that stays in memory up to 16 MiB."""
+    """A temporary file that stays in memory up to 4 MiB."""
     return tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)
 
 
