@@ -16,12 +16,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import BinaryIO
 
-from s2vc_model.bitstream import EncodedGop
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord, write_archive
 from s2vc_ray.decisions import decisions
 from s2vc_ray.errors import CorruptArchive, ObjectExists, ObjectMissing, SourceError
 from s2vc_ray.fixity import fixity
 from s2vc_ray.framemd5 import FrameListWriter, read_frame_list
+from s2vc_ray.gop_decoder import coded_gop
 from s2vc_ray.manifest import write_part
 from s2vc_ray.passthrough import extract
 from s2vc_ray.plan import PlannedVideo, PublishedVideo, SourceFixity, is_published
@@ -213,7 +213,7 @@ def _records(
         if staged.gop.payload_sha256 != gop.payload_sha256:
             raise CorruptArchive(f"staged GOP {gop.key} is not the one that was measured; run the job again")
         frame_list.add(gop.pts, staged.digests)
-        yield GopRecord(gop.index, spec.first_frame, gop.q, tuple(gop.pts), staged.payload)
+        yield GopRecord(gop.index, spec.first_frame, gop.q, tuple(gop.pts), staged.payload, gop.codec)
 
 
 def _passthrough(video: PlannedVideo, job: JobContext) -> Iterator[bytes]:
@@ -270,7 +270,7 @@ def _described(
         staged = None
     if staged is not None and staged.payload_sha256 == digest:
         return staged
-    parsed = EncodedGop.from_payload(record.payload)
+    parsed = coded_gop(record, header)
     return StagedGop(
         video_id=video.source.video_id,
         index=record.index,
@@ -296,4 +296,5 @@ def _described(
         encode_seconds=0.0,
         decode_seconds=0.0,
         attempts=0,
+        codec=record.codec,
     )

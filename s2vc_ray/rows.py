@@ -12,6 +12,7 @@ from s2vc_ray.archive import ArchiveHeader, ArchiveIndex
 from s2vc_ray.config import JobConfig
 from s2vc_ray.executor import CodecIdentity
 from s2vc_ray.fixity import Fixity
+from s2vc_ray.gop_decoder import AV1, S2VC
 from s2vc_ray.manifest import ManifestRow
 from s2vc_ray.plan import SourceFixity, VideoFailure
 from s2vc_ray.sources import Source
@@ -106,8 +107,9 @@ def gop_rows(
                 bits_p=gop.bits_p,
                 bpp=gop.bpp,
                 kbps=8 * gop.payload_bytes / seconds / 1000 if seconds > 0 else None,
-                q=gop.q,
-                codec="s2vc",
+                q=gop.q if gop.codec == S2VC else None,
+                crf=gop.q if gop.codec == AV1 else None,
+                codec=gop.codec,
                 **metrics,
                 metric_policy=gop.metric_policy,
                 metric_frames=max((metric.frames for metric in gop.metrics), default=0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,16 +20,25 @@ def summarise_manifest(manifest: pa.Table) -> list[dict[str, Any]]:
     """What stands of each video by the rule of `s2vc_ray.manifest`, one dict per video, in order of name.
 
     Sizes and bits are sums over GOPs, ``*_mean`` is weighted by measured frames, ``*_worst`` is the worst GOP's.
-    ``later_failure`` is the error of a job that failed after the one that made the archive, None without one.
+    ``q`` and ``q_max`` are the least and the greatest. ``later_failure`` is the error of a job that failed after the one
+    that made the archive, None without one.
     """
     described: dict[str, list[dict[str, Any]]] = {}
     failed: dict[str, list[dict[str, Any]]] = {}
+    replaced: dict[str, tuple[Any, str]] = {}
     for row in manifest.sort_by([(name, "ascending") for name in ("created", "job")]).to_pylist():
         latest = failed if row["status"] == "failed" else described
         rows = latest.setdefault(row["video_id"], [])
         if rows and rows[0]["job"] != row["job"]:
             rows.clear()
         rows.append(row)
+        if row["replaces"] and row["status"] != "failed":
+            replaced[row["replaces"]] = _age(rows)
+    described = {
+        video: rows
+        for video, rows in described.items()
+        if replaced.get(rows[0]["archive_sha256"], _age(rows)) <= _age(rows)
+    }
     owners = {
         rows[0]["archive"]: video for video, rows in sorted(described.items(), key=lambda item: _age(item[1]))
     }
@@ -70,8 +80,10 @@ def _summary(rows: Sequence[dict[str, Any]], failures: Sequence[dict[str, Any]] 
         "archive_bytes",
     )
     video: dict[str, Any] = {
-        name: first[name] for name in (*names, "width", "height", "q", "error_class", "error")
+        name: first[name] for name in (*names, "archive_version", "width", "height", "error_class", "error")
     }
+    coded_at = [row["q"] for row in rows if row["q"] is not None]
+    video |= {"q": min(coded_at, default=None), "q_max": max(coded_at, default=None)}
     failed = first["status"] == "failed"
     frames = sum(row["frames_encoded"] or 0 for row in rows)
     payload = sum(row["payload_bytes"] or 0 for row in rows)
@@ -108,7 +120,7 @@ def _cells(video: dict[str, Any]) -> list[str]:
         f"{source / archive:.1f}x" if source and archive else "-",
         f"{video['bpp']:.4f}",
         _number(video["kbps"], 1),
-        str(video["q"]),
+        "-".join(dict.fromkeys(str(q) for q in (video["q"], video["q_max"]) if q is not None)) or "-",
         *(
             f"{_number(video[f'{name}_mean'], digits)} ({_number(video[f'{name}_worst'], digits)})"
             for name, digits in (("psnr", 2), ("ms_ssim", 4), ("lpips_alex", 4))
@@ -121,7 +133,10 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def archive_facts(reader: ArchiveReader, *, verified: bool) -> dict[str, Any]:
-    """What an archive says about itself, in the order a person asks: plain values, ready for JSON."""
+    """What an archive says about itself, in the order a person asks: plain values, ready for JSON.
+
+    ``codecs``, how many GOPs each codec has, takes reading all of them: None unless they have been ``verified``.
+    """
     header, gops = reader.header, reader.index.gops
     frames = sum(entry.frames for entry in gops)
     payload = sum(entry.payload_bytes for entry in gops)
@@ -145,6 +160,7 @@ def archive_facts(reader: ArchiveReader, *, verified: bool) -> dict[str, Any]:
         "gop_length": header.gop_length,
         "scene_cuts": header.scene_cuts,
         "q": header.q,
+        "codecs": dict(Counter(record.codec for record in reader.gops())) if verified else None,
         "payload_bytes": payload,
         "bpp": 8 * payload / (frames * header.width * header.height) if frames else None,
         "passthrough_bytes": reader.index.passthrough_bytes,
@@ -152,5 +168,7 @@ def archive_facts(reader: ArchiveReader, *, verified: bool) -> dict[str, Any]:
         "preset": header.preset,
         "weights_sha256": header.weights_sha256,
         "creator": header.creator,
+        "archive_version": header.archive_version,
+        "replaces": header.replaces or None,
         "verified": "every checksum" if verified else "header and index",
     }

@@ -43,7 +43,7 @@ class GopRecord:
     Attributes:
         index: number of the GOP in the splitter's plan; a gap is a GOP that was lost.
         first_frame: number, in the source, of the first frame that was expected here.
-        q: quality index it was coded with, 0..63.
+        q: what it was coded with, 0..63: the quality index of ``s2vc``, the constant rate factor of ``av1``.
         pts: time stamp of each frame held (1..65536 of them), never decreasing; lost frames are not listed.
         payload: the codec's bytes.
         codec: which codec reads ``payload``: 1..32 ASCII letters, digits, ``-``, ``_`` or ``.``.
