@@ -76,7 +76,7 @@ class ManifestRow:
         payload_offset: of the GOP's payload in the archive.
         bpp, kbps: payload bits per true pixel, and per millisecond of the GOP's duration.
         codec: ``s2vc`` or ``av1``, the fallback codec; before version 4 always ``s2vc``.
-        q, crf: of GOPs of ``s2vc`` the quality index; of ``av1`` the constant rate factor, 0 (best) .. 63. None of others.
+        q, crf: of ``s2vc`` the quality index; of ``av1`` the constant rate factor, 0 (best) .. 63. None of others.
         *_mean, *_worst: over the ``metric_frames`` frames chosen by ``metric_policy``.
         *_p5: their 5th percentile on the bad side, so that 95 % of them are better; interpolated.
         *_worst_frame: which frame of the GOP is the worst, from 0; of ``flicker`` the second of the pair. None, like

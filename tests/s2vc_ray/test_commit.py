@@ -17,12 +17,14 @@ from s2vc_ray.compress import compress
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.errors import CorruptArchive, ObjectExists, ObjectMissing, StorageError
 from s2vc_ray.executor import CodecIdentity, GopBatch, GopTask
+from s2vc_ray.fallback import encode_av1
 from s2vc_ray.manifest import read_manifest
 from s2vc_ray.plan import PlannedVideo, PublishedVideo, plan_video
 from s2vc_ray.rows import JobContext
 from s2vc_ray.sources import Source
-from s2vc_ray.staging import StagedGop
+from s2vc_ray.staging import StagedGop, StagedObject, pack_staged, unpack_staged
 from s2vc_ray.storage import Storage, open_storage
+from s2vc_ray.tables import archive_facts
 from s2vc_ray.worker import Worker
 from tests import media
 from tests.fakes import load_fake
@@ -219,3 +221,40 @@ def test_a_crash_between_any_two_steps_is_made_good(
     assert {row["framemd5_sha256"] for row in rows} == {digest}
     assert {row["job"] for row in rows} == ({"j1", "j2"} if done >= 3 else {"j2"})
     assert list(storage.list("_s2vc/")) == []
+
+
+def with_fallback(gops: list[StagedGop], storage: Storage) -> list[StagedGop]:
+    """The second GOP as AV1, staged in place of what is there."""
+    gop = gops[1]
+    coded = encode_av1(media.pictures(gop.frames, gop.width, gop.height), 33)
+    payload = coded.to_payload()
+    changed = replace(
+        gop,
+        q=coded.q,
+        codec="av1",
+        payload_bytes=len(payload),
+        payload_sha256=hashlib.sha256(payload).hexdigest(),
+        bits_i=coded.bits_i,
+        bits_p=coded.bits_p,
+    )
+    digests = unpack_staged(storage.read(gop.key), gop.key).digests
+    storage.put(gop.key, pack_staged(StagedObject(changed, payload, digests)), overwrite=True)
+    return [gops[0], changed, *gops[2:]]
+
+
+def test_a_gop_of_the_fallback_codec_is_named_so_everywhere(video: PlannedVideo, storage: Storage) -> None:
+    gops = with_fallback(stage(video, storage), storage)
+    commit_video(video, gops, JOB, storage)
+    reader = ArchiveReader(storage.read("a.mp4.s2vc"))
+    assert [(record.codec, record.q) for record in reader.gops()] == [("s2vc", 56), ("av1", 33), ("s2vc", 56)]
+    assert archive_facts(reader, verified=True)["codecs"] == {"s2vc": 2, "av1": 1}
+    assert archive_facts(reader, verified=False)["codecs"] is None
+    rows = read_manifest(storage).to_pylist()
+    said = [(row["codec"], row["q"], row["crf"], row["bits_i"] + row["bits_p"]) for row in rows]
+    assert [one[:3] for one in said] == [("s2vc", 56, None), ("av1", None, 33), ("s2vc", 56, None)]
+    assert [one[3] for one in said] == [8 * gop.payload_bytes for gop in gops]
+    # A driver that died before the rows were written left an archive and nothing staged.
+    known = PublishedVideo(video.source, video.fixity, video.staging, "a.mp4.s2vc")
+    _, described = adopt(known, replace(JOB, job="j2"), storage)
+    facts = [(gop.codec, gop.q, gop.bits_i, gop.bits_p) for gop in described]
+    assert facts == [(gop.codec, gop.q, gop.bits_i, gop.bits_p) for gop in gops]
