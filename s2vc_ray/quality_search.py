@@ -22,6 +22,8 @@ from dataclasses import dataclass
 
 _GUESSES = 5
 """Probes after which a curve is taken for too bent to guess along: from then on what is left is halved."""
+_CLIMBS = 8
+"""Probes after which a curve that misses at ``safe``, and less so elsewhere, is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,10 @@ class Levels:
 def next_level(levels: Levels, margins: Mapping[int, float]) -> int | None:
     """The level to probe after those in ``margins``; None when the search is over.
 
-    It is over when a level held and the next one towards ``best`` was probed and did not (or there is none), or when
-    ``safe`` itself did not hold: so what `chosen` returns is never worth improving by one level, whatever the curve
-    looks like elsewhere. Takes about 4 probes of 64 levels on a smooth curve, and never more than 12.
+    It is over when a level held and the next one towards ``best`` was probed and did not (or there is none): so what
+    `chosen` returns cannot be improved by one level, whatever the curve looks like elsewhere. Where ``safe`` itself
+    does not hold, it is over when that is the best of what was probed; otherwise the curve is no rising one, and is
+    probed a few times more around its best. Takes about 4 probes of 64 levels on a smooth curve, and never more than 16.
 
     Raises:
         ValueError: a margin is NaN, or of a level that is not in the range.
@@ -75,6 +78,8 @@ def next_level(levels: Levels, margins: Mapping[int, float]) -> int | None:
         return levels.level(min(max(levels.steps(levels.start), 0), levels.last))
     hold = min((at for at, margin in known.items() if margin >= 0), default=levels.last + 1)
     miss = max((at for at, margin in known.items() if margin < 0 and at < hold), default=-1)
+    if miss == levels.last:
+        return _climb(levels, known)
     if hold - miss == 1:
         return None
     guess = _crossing(known, miss, hold, levels.slope) if len(known) < _GUESSES else math.nan
@@ -94,6 +99,17 @@ def search(levels: Levels, probe: Callable[[int], float]) -> dict[int, float]:
     while (level := next_level(levels, margins)) is not None:
         margins[level] = probe(level)
     return margins
+
+
+def _climb(levels: Levels, known: Mapping[int, float]) -> int | None:
+    """The middle of the wider gap beside the best of levels that all missed; None when that is not worth it."""
+    peak = max(known, key=lambda at: (known[at], at))
+    if peak == levels.last or len(known) >= _CLIMBS:
+        return None
+    below = max((at for at in known if at < peak), default=-1)
+    above = min(at for at in known if at > peak)
+    low, high = (below, peak) if peak - below > above - peak else (peak, above)
+    return levels.level((low + high) // 2) if high - low > 1 else None
 
 
 def _by_steps(levels: Levels, margins: Mapping[int, float]) -> dict[int, float]:

@@ -57,13 +57,29 @@ def test_on_any_curve_the_answer_held_and_the_level_before_it_was_seen_to_miss()
         curve = [dice.gauss(dice.uniform(-2, 2) + q / 20 - 1.5, dice.choice([0, 0.1, 2])) for q in range(64)]
         margins = search(Q, curve.__getitem__)
         found = chosen(Q, margins)
-        assert len(margins) <= 12
+        assert len(margins) <= 16
         if found is None:
             assert margins[63] < 0
             assert max(margins.values()) < 0
         else:
             assert margins[found] >= 0
             assert found == 0 or margins[found - 1] < 0
+
+
+def test_a_curve_that_falls_again_is_found_where_it_holds() -> None:
+    for peak in range(10, 55):
+        hill = {q: 0.2 - 0.025 * abs(q - peak) for q in range(64)}
+        margins = search(Q, hill.__getitem__)
+        found = chosen(Q, margins)
+        assert found is not None
+        assert margins[found - 1] < 0 <= margins[found]
+        assert len(margins) <= 12
+
+
+def test_a_curve_that_falls_and_never_holds_is_soon_given_up() -> None:
+    margins = search(Q, lambda q: -1 - q / 100)
+    assert chosen(Q, margins) is None
+    assert len(margins) <= 8
 
 
 def test_curves_that_jump_to_infinity_are_halved() -> None:
