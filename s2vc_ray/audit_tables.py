@@ -52,7 +52,7 @@ frames and megapixels coded a second."""
 
 _WORDS = """
     CREATE TABLE words AS SELECT job, video_id, created, status, source_name, source_size AS source_bytes, archive,
-        archive_bytes, config_hash, device, error_class, error,
+        archive_bytes, archive_sha256, replaces, config_hash, device, error_class, error,
         pts_first * time_base_num / time_base_den AS begins
     FROM parts WHERE gop_index = 0 OR gop_index IS NULL OR status = 'failed'
 """
@@ -62,9 +62,12 @@ _RANKED = """
         SELECT *, status = 'failed' AS failed,
             row_number() OVER (PARTITION BY video_id, status = 'failed' ORDER BY created DESC, job DESC) AS place
         FROM words
+    ), replaced AS (
+        SELECT DISTINCT w.job, w.video_id FROM words AS w JOIN words AS l ON l.replaces = w.archive_sha256
+        WHERE l.status <> 'failed' AND (l.created, l.job) > (w.created, w.job)
     ), described AS (
         SELECT *, row_number() OVER (PARTITION BY archive ORDER BY created DESC, job DESC, video_id) AS turn
-        FROM latest WHERE place = 1 AND NOT failed
+        FROM latest ANTI JOIN replaced USING (job, video_id) WHERE place = 1 AND NOT failed
     ), failures AS (
         SELECT f.*, d.job IS NULL AS alone, (f.created, f.job) > (d.created, d.job) AS later
         FROM latest AS f LEFT JOIN latest AS d ON d.video_id = f.video_id AND d.place = 1 AND NOT d.failed

@@ -20,8 +20,8 @@ def summarise_manifest(manifest: pa.Table) -> list[dict[str, Any]]:
     """What stands of each video by the rule of `s2vc_ray.manifest`, one dict per video, in order of name.
 
     Sizes and bits are sums over GOPs, ``*_mean`` is weighted by measured frames, ``*_worst`` is the worst GOP's.
-    ``q`` and ``q_max`` are the least and the greatest. ``later_failure`` is the error of a job that failed after the one
-    that made the archive, None without one.
+    ``q`` and ``q_max`` are the least and the greatest. ``later_failure`` is the error of a job that failed after the
+    one that made the archive, None without one.
     """
     described: dict[str, list[dict[str, Any]]] = {}
     failed: dict[str, list[dict[str, Any]]] = {}
