@@ -68,7 +68,7 @@ def next_level(levels: Levels, margins: Mapping[int, float]) -> int | None:
     It is over when a level held and the next one towards ``best`` was probed and did not (or there is none): so what
     `chosen` returns cannot be improved by one level, whatever the curve looks like elsewhere. Where ``safe`` itself
     does not hold, it is over when that is the best of what was probed; otherwise the curve is no rising one, and is
-    probed a few times more around its best. Takes about 4 probes of 64 levels on a smooth curve, and never more than 16.
+    probed a few times more around its best. Takes about 4 probes of 64 levels on a smooth curve, never more than 16.
 
     Raises:
         ValueError: a margin is NaN, or of a level that is not in the range.
@@ -127,9 +127,11 @@ def _crossing(known: Mapping[int, float], miss: int, hold: int, slope: float) ->
         return math.nan
     if miss in known and hold in known:
         return miss + (hold - miss) * known[miss] / (known[miss] - known[hold])
-    at = miss if miss in known else hold
+    at, end = (miss, hold - 1) if miss in known else (hold, miss + 1)
     others = sorted((other for other in known if other != at), key=lambda other: abs(other - at))
     if others:
-        seen = (known[others[0]] - known[at]) / (others[0] - at)
-        slope = seen if seen > 0 else slope
+        slope = (known[others[0]] - known[at]) / (others[0] - at)
+        if slope <= 0:
+            # It does not rise here: see what there is at the end.
+            return end
     return at - known[at] / slope
