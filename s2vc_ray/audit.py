@@ -20,6 +20,8 @@ from s2vc_ray.storage import Storage, open_storage
 
 TABLES = {"video": "videos", "job": "jobs", "gop": "chosen"}
 """What an audit can list, and the table that it is."""
+GOP_NOTES = ("codec", "target", "target_met", "probes")
+"""Columns of ``gops`` that say how a GOP came to be, told where there are any; older manifests lack some."""
 OUTLIER_DEVIATIONS = 5.0
 OUTLIER_GROUP = 10
 _ORDER = {"video": "source_name, video_id", "job": "created, job", "gop": "source_name, video_id, gop_index"}
@@ -134,7 +136,10 @@ def report_of(tables: AuditTables, destination: str, options: AuditOptions) -> A
     limit = f"LIMIT {options.limit}" if options.limit else ""
     report.jobs = plain_rows(tables, f"FROM jobs ORDER BY created, job {limit}")
     report.rows = plain_rows(tables, f"FROM {TABLES[options.by]} ORDER BY {_ORDER[options.by]} {limit}")
-    report.worst = {name: plain_rows(tables, _worst(name, metrics, options.limit or 20)) for name in metrics}
+    notes = [name for name in GOP_NOTES if name in tables.columns("chosen")]
+    report.worst = {
+        name: plain_rows(tables, _worst(name, metrics, notes, options.limit or 20)) for name in metrics
+    }
     report.failures = plain_rows(tables, f"{_FAILURES} {limit}")
     report.outliers = plain_rows(
         tables, f"{_outliers(options.by, metrics)} ORDER BY abs(deviations) DESC, name {limit}"
@@ -252,9 +257,10 @@ def _distribution(name: str) -> str:
     """  # noqa: S608
 
 
-def _worst(name: str, measured: Iterable[str], limit: int) -> str:
+def _worst(name: str, measured: Iterable[str], notes: Iterable[str], limit: int) -> str:
     order = "ASC" if QUALITY[name] else "DESC"
-    others = ", ".join(f"{one}_{kind}" for one in measured for kind in ("mean", "worst", "worst_frame"))
+    figures = (f"{one}_{kind}" for one in measured for kind in ("mean", "worst", "worst_frame"))
+    others = ", ".join([*figures, *notes])
     return f"""
         SELECT source_name, gop_index, pts_seconds - begins AS at, q, bpp, {others}, archive FROM (
             SELECT job, video_id, gop_index, pts_seconds, q, bpp, {others} FROM chosen
