@@ -21,6 +21,7 @@ SEQUENCE_METRICS = ("vmaf", "vmaf_neg", "flicker")
 """What is measured on consecutive frames."""
 MEASURABLE = (*METRICS, "dists", *SEQUENCE_METRICS)
 PLACEMENTS = ("spread", "pack")
+FALLBACKS = ("av1", "smaller", "none")
 MAX_GOP = 1024
 MAX_WORKERS = 65536
 
@@ -97,6 +98,8 @@ class JobConfig:
             has been seen to appear. With a ``target`` the highest that any GOP may take.
         target: what each GOP's own quality index is searched for; None: ``quality`` is every GOP's. See
             `s2vc_ray.targets`.
+        fallback: whether AV1 may hold a GOP at the target's floor: ``av1`` where S2VC does not reach it; ``smaller``
+            also where AV1 reaches it in fewer bytes; or ``none``. Without a floor it does nothing.
         model: a packaged model's name, or a directory with weights.
         device: where the codec runs; ``auto`` is CUDA when the worker has a GPU.
         executor: ``ray`` (actors, on this machine or a cluster) or ``local`` (this process, for debugging).
@@ -122,6 +125,7 @@ class JobConfig:
     deinterlace: bool = False
     quality: int = 56
     target: Target | None = None
+    fallback: str = "av1"
     model: str = "small"
     device: str = "auto"
     executor: str = "ray"
@@ -149,6 +153,11 @@ class JobConfig:
         _one_of("device", self.device, DEVICES)
         _one_of("executor", self.executor, EXECUTORS)
         _one_of("placement", self.placement, PLACEMENTS)
+        _one_of("fallback", self.fallback, FALLBACKS)
+        if self.fallback == "smaller" and not isinstance(self.target, Floor):
+            raise ConfigError(
+                "fallback 'smaller' compares what two codecs need for one quality: give a target such as lpips=0.15"
+            )
         if 0 < self.workers_max < self.workers:
             raise ConfigError(
                 f"workers_max is {self.workers_max}, less than workers, {self.workers}: give MIN:MAX with MIN <= MAX"
@@ -183,6 +192,7 @@ class JobConfig:
             # Only where asked for: what was made before there were these options keeps its hash.
             **{name: True for name in ("scene_cuts", "deinterlace") if getattr(self, name)},
             **({"target": self.target_text} if self.target else {}),
+            **({"fallback": self.fallback} if isinstance(self.target, Floor) else {}),
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -29,6 +29,8 @@ from s2vc_ray.errors import ConfigError
         ("device", "tpu"),
         ("executor", "spark"),
         ("model", ""),
+        ("fallback", "vvc"),
+        ("fallback", "smaller"),
     ],
 )
 def test_bad_option_is_named(field: str, value: object) -> None:
