@@ -9,6 +9,7 @@ S2vcError
 │   ├── CorruptArchive      checksum or structure damaged
 │   │   └── TruncatedArchive
 │   └── WrongWeights        coded by another model than the one given
+├── LargerThanSource    an archive that would take more bytes than its source
 ├── DeviceLost          a GPU that its process has lost (`device_faults.py`)
 ├── TaskDied            planning or committing that ended its process every time it was tried
 └── StorageError        a store that refused or failed
@@ -52,6 +53,10 @@ class TruncatedArchive(CorruptArchive):
 
 class WrongWeights(ArchiveError):
     """The archive was coded by another model than the one given."""
+
+
+class LargerThanSource(S2vcError):
+    """An archive that would take more bytes than its source, and was not published."""
 
 
 class TaskDied(S2vcError):

@@ -77,6 +77,10 @@ class ManifestRow:
         bpp, kbps: payload bits per true pixel, and per millisecond of the GOP's duration.
         codec: ``s2vc`` or ``av1``, the fallback codec; before version 4 always ``s2vc``.
         q, crf: of ``s2vc`` the quality index; of ``av1`` the constant rate factor, 0 (best) .. 63. None of others.
+        target: what each GOP's q was searched for, as `JobConfig.target_text`; None where it was given. See
+            ``docs/targets.md``. ``target_value`` is what this GOP was held to: a metric's value, or bits per pixel;
+            ``target_met`` whether what was measured of it holds; ``probes`` how many q it was coded at. None of them is
+            known of an archive that was described without its staged GOPs, but for ``target``.
         *_mean, *_worst: over the ``metric_frames`` frames chosen by ``metric_policy``.
         *_p5: their 5th percentile on the bad side, so that 95 % of them are better; interpolated.
         *_worst_frame: which frame of the GOP is the worst, from 0; of ``flicker`` the second of the pair. None, like
@@ -172,12 +176,17 @@ class ManifestRow:
     replaces: str | None = None
     coded_job: str | None = None
     crf: int | None = None
+    target: str | None = None
+    target_value: float | None = None
+    target_met: bool | None = None
+    probes: int | None = None
 
 
 _TYPES = {
     "int": pa.int64(),
     "int | None": pa.int64(),
     "float | None": pa.float64(),
+    "bool | None": pa.bool_(),
     "str": pa.string(),
     "str | None": pa.string(),
     "datetime": pa.timestamp("us", tz="UTC"),
@@ -216,7 +225,10 @@ def write_part(storage: Storage, rows: Sequence[ManifestRow]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What the manifest says of an archive: where it lies, ``status`` and, when that is ``partial``, why."""
+    """What the manifest says of an archive: where it lies, ``status`` and, when that is ``partial``, why.
+
+    ``targets_missed`` counts its GOPs that do not meet their target.
+    """
 
     status: str
     error_class: str | None
@@ -226,6 +238,7 @@ class Description:
     source_sha256: str
     archive: str
     archive_bytes: int
+    targets_missed: int
 
 
 class PartIndex:
@@ -315,11 +328,20 @@ def read_columns(data: bytes, columns: Sequence[str]) -> pa.Table:
 
 
 def _first_row(storage: Storage, key: str) -> dict[str, Any]:
-    columns = ["created", "config_hash", "archive_sha256", "replaces", *Description.__annotations__]
+    """What `describe` looks at, from the first row of a part, and ``targets_missed`` of all its rows."""
+    columns = {
+        "created",
+        "config_hash",
+        "archive_sha256",
+        "replaces",
+        "target_met",
+        *Description.__annotations__,
+    }
     with _reading(key):
-        table = pq.ParquetFile(io.BytesIO(storage.read(key))).read(columns=columns)
+        table = pq.ParquetFile(io.BytesIO(storage.read(key))).read(columns=sorted(columns))
     row: dict[str, Any] = table.slice(0, 1).to_pylist()[0]
-    return row
+    met = table["target_met"].to_pylist() if "target_met" in table.column_names else []
+    return row | {"targets_missed": met.count(False)}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from s2vc_ray.archive import ArchiveHeader, ArchiveIndex
 from s2vc_ray.config import JobConfig
 from s2vc_ray.executor import CodecIdentity
 from s2vc_ray.fixity import Fixity
-from s2vc_ray.gop_decoder import AV1, S2VC
+from s2vc_ray.gop_decoder import AV1
 from s2vc_ray.manifest import ManifestRow
 from s2vc_ray.plan import SourceFixity, VideoFailure
 from s2vc_ray.sources import Source
@@ -107,9 +107,13 @@ def gop_rows(
                 bits_p=gop.bits_p,
                 bpp=gop.bpp,
                 kbps=8 * gop.payload_bytes / seconds / 1000 if seconds > 0 else None,
-                q=gop.q if gop.codec == S2VC else None,
+                q=gop.q if gop.codec != AV1 else None,
                 crf=gop.q if gop.codec == AV1 else None,
                 codec=gop.codec,
+                target=gop.target or None,
+                target_value=gop.target_value,
+                target_met=gop.target_met,
+                probes=gop.probes if gop.target_met is not None else None,
                 **metrics,
                 metric_policy=gop.metric_policy,
                 metric_frames=max((metric.frames for metric in gop.metrics), default=0),
