@@ -16,6 +16,8 @@ VERSION = 1
 MAX_CRF = 63
 LEAST_SIDE = 16
 """The least width and height of a coded picture; smaller ones are padded."""
+MAX_WIDTH, MAX_HEIGHT = 16384, 8704
+"""The largest pictures, those that SVT-AV1 takes: a bound for the memory that a forged payload takes."""
 _HEAD = struct.Struct("<BBHHII")
 _DELIMITER = b"\x12\0"
 _SEQUENCE = 1
@@ -29,7 +31,7 @@ class Av1Gop:
     """A coded group of pictures: a key frame and what follows it.
 
     Attributes:
-        width, height: true frame size in pixels (1..65535), before padding.
+        width, height: true frame size in pixels (1..16384, 1..8704), before padding.
         q: the constant rate factor it was coded with, 0 (best) .. 63 (smallest).
         plane_crc: CRC-32C of the decoded planes of all frames.
         checks: of frames 0..t the low byte of the same CRC, one byte for each t.
@@ -85,7 +87,9 @@ class Av1Gop:
         version, q, width, height, frames, crc = _HEAD.unpack_from(payload)
         if version != VERSION:
             raise BitstreamError(f"AV1 payload has version {version}; this program reads version {VERSION}")
-        if not (width and height and 1 <= frames <= MAX_FRAMES and q <= MAX_CRF):
+        if not (
+            0 < width <= MAX_WIDTH and 0 < height <= MAX_HEIGHT and 1 <= frames <= MAX_FRAMES and q <= MAX_CRF
+        ):
             raise BitstreamError(f"implausible AV1 head: {width}x{height}, {frames} frames, CRF {q}")
         begin = _HEAD.size + frames
         checks = payload[_HEAD.size : begin]

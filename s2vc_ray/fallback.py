@@ -22,12 +22,10 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from s2vc_model.errors import BitstreamError, ModelError, SymbolMismatch
-from s2vc_ray.av1_gop import MAX_CRF, Av1Gop, coded_size, temporal_units
+from s2vc_ray.av1_gop import MAX_CRF, MAX_HEIGHT, MAX_WIDTH, Av1Gop, coded_size, temporal_units
 from s2vc_ray.colour import EXACT, LIMITED
 from s2vc_ray.fixity import crc32c
 
-MAX_WIDTH, MAX_HEIGHT = 16384, 8704
-"""The largest pictures that SVT-AV1 takes."""
 _PRESET = "6"
 _PARAMETERS = "lp=1:tune=0"
 """One thread; tuned for the eye, which on training clips takes a quarter off LPIPS for 3 % of the bits."""

@@ -14,9 +14,11 @@ import numpy as np
 
 from s2vc_model.errors import ModelError
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord
+from s2vc_ray.av1_gop import Av1Gop
 from s2vc_ray.encoders import encoder
 from s2vc_ray.errors import S2vcError
-from s2vc_ray.gop_decoder import check_symbols, coded_gop
+from s2vc_ray.fallback import check_av1
+from s2vc_ray.gop_decoder import AV1, check_symbols, coded_gop
 from s2vc_ray.lanes import LoadedCodec
 from s2vc_ray.mux import VideoHeader, write_video
 from s2vc_ray.passthrough_format import Passthrough
@@ -82,9 +84,23 @@ class ArchiveCases:
             case.violations.append("damage went unnoticed: what was read is not what was written")
         if peak.bytes > most:
             case.violations.append(f"{peak.bytes} bytes of memory for {len(data)} bytes; {most} are plenty")
+        self._planes(data, case)
         if number % self.deep == 0:
             self._deeper(data, case)
         return case
+
+    def _planes(self, data: bytes, case: Case) -> None:
+        """Decode GOPs of the fallback codec, which needs no model."""
+        try:
+            reader = ArchiveReader(data)
+            records = [record for record in reader.gops() if record.codec == AV1]
+        except S2vcError:
+            return
+        with resident_peak() as peak:
+            for record in records:
+                case.step("planes", lambda record=record: _check_planes(record, reader.header))  # type: ignore[misc]
+        if peak.bytes > _NATIVE_SLACK:
+            case.violations.append(f"{peak.bytes >> 20} MiB resident for the planes of {len(data)} bytes")
 
     def _need(self, name: str) -> int:
         """What reading the whole original takes."""
@@ -145,6 +161,12 @@ def _read(data: bytes, case: Case) -> _Content | None:
         case.step("passthrough", lambda salvage=salvage: _carried(data, salvage))  # type: ignore[misc]
     case.violations.extend(stream.asked)
     return content
+
+
+def _check_planes(record: GopRecord, header: ArchiveHeader) -> None:
+    gop = coded_gop(record, header)
+    assert isinstance(gop, Av1Gop)
+    check_av1(gop)
 
 
 def _strict(stream: Bounded) -> _Content:

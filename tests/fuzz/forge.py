@@ -282,6 +282,10 @@ def _payload(parts: Parts, rng: random.Random) -> None:
     """A coded GOP with another head or other bits, in a record and an archive that agree with it."""
     at = rng.choice(parts.records())
     record = Record.of(parts.blocks[at][1])
+    if record.codec == b"av1":
+        _av1(record, rng)
+        parts.blocks[at] = (_GOP, record.pack())
+        return
     if record.codec != b"s2vc" or len(record.payload) < _LEAST_PAYLOAD:
         return
     fields = Fields(record.payload, "seed")
@@ -321,6 +325,33 @@ def _payload(parts: Parts, rng: random.Random) -> None:
     parts.blocks[at] = (_GOP, record.pack())
 
 
+def _av1(record: Record, rng: random.Random) -> None:
+    """An AV1 payload with other bits in its frames, its head, or the order of its units."""
+    head, rest = bytearray(record.payload[:_AV1_HEAD]), record.payload[_AV1_HEAD:]
+    checks, stream = rest[: record.frames], rest[record.frames :]
+    units = [b"\x12\0" + unit for unit in stream.split(b"\x12\0")[1:]]
+    match rng.randrange(6):
+        case 0:
+            head[rng.randrange(_AV1_HEAD)] = rng.randrange(256)
+        case 1:
+            stream = damage(stream, rng)
+        case 2:
+            at = rng.randrange(len(units))
+            units[at] = units[at][:2] + damage(units[at][2:], rng, 1)
+            stream = b"".join(units)
+        case 3:
+            rng.shuffle(units)
+            stream = b"".join(units)
+        case _:
+            # Flips that leave sizes alone reach furthest into the decoder.
+            bits = bytearray(stream)
+            for _ in range(rng.randint(1, 8)):
+                bits[rng.randrange(15, len(bits))] ^= 1 << rng.randrange(8)
+            stream = bytes(bits)
+    record.payload = bytes(head) + checks + stream
+
+
+_AV1_HEAD = 14
 _LEAST_PAYLOAD = 12
 _SIDES = (0, 1, 2, 31, 33, 64, 2000, 65535)
 

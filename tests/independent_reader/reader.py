@@ -29,8 +29,18 @@ class Coded(NamedTuple):
     inter: bytes
 
 
+class Av1(NamedTuple):
+    """The structure of an `av1` payload; ``units`` are its temporal units, each a list of (OBU type, bytes)."""
+
+    size: tuple[int, int, int]
+    crf: int
+    plane_crc: int
+    checks: bytes
+    units: list[list[tuple[int, bytes]]]
+
+
 class Gop(NamedTuple):
-    """One GOP record; ``coded`` is None for a codec other than `s2vc`."""
+    """One GOP record; ``coded`` is None for a codec that the page does not describe."""
 
     number: int
     first_frame: int
@@ -38,7 +48,7 @@ class Gop(NamedTuple):
     codec: str
     pts: list[int]
     payload: bytes
-    coded: Coded | None
+    coded: Coded | Av1 | None
 
 
 class Packet(NamedTuple):
@@ -189,7 +199,8 @@ def _gop(body: Cursor, header: dict[str, Any]) -> Gop:
     check(max(-pts[0], pts[-1]) < 1 << 61, "times beyond all bounds")
     check(first + frames <= header["frames"], "more frames than the header says")
     payload = body.rest()
-    coded = _coded(Cursor(payload)) if codec == "s2vc" else None
+    reads = {"s2vc": _coded, "av1": _av1}.get(codec)
+    coded = reads(Cursor(payload)) if reads else None
     if coded:
         check(coded.size == (header["width"], header["height"], frames), "payload of another size")
     return Gop(index, first, q, codec, pts, payload, coded)
@@ -205,6 +216,34 @@ def _coded(payload: Cursor) -> Coded:
         check(not stream or (len(stream) >= 8 and len(stream) % 4 == 0), "a stream is not whole words")
     check(frames > 1 or not coded.inter, "an inter stream of no frames")
     return coded
+
+
+def _av1(payload: Cursor) -> Av1:
+    version, crf, width, height, frames, crc = payload.numbers("BBHHII")
+    check(version == 1 and crf < 64 and 1 <= frames <= 65536, "implausible AV1 head")
+    check(0 < width <= 16384 and 0 < height <= 8704, "an AV1 picture's size")
+    checks = payload.take(frames)
+    check(checks[-1] == crc & 255, "plane CRC and last check differ")
+    units: list[list[tuple[int, bytes]]] = []
+    while payload.at < len(payload.data):
+        (head,) = payload.take(1)
+        check(head & 0b10000111 == 2, "an OBU without size, with an extension, or with reserved bits")
+        kind, size = head >> 3, 0
+        for shift in range(0, 35, 7):
+            (byte,) = payload.take(1)
+            size |= (byte & 127) << shift
+            if byte < 128:
+                break
+        check(byte < 128, "an OBU's size of more than five bytes")
+        if kind == 2:
+            check(size == 0, "a temporal delimiter with content")
+            units.append([])
+        check(units, "an OBU before the first temporal delimiter")
+        units[-1].append((kind, payload.take(size)))
+        check(len(units[-1]) <= 64, "too many OBUs in a temporal unit")
+    check(len(units) == frames, "number of temporal units")
+    check(len(units[0]) > 1 and units[0][1][0] == 1, "no sequence header at the beginning")
+    return Av1((width, height, frames), crf, crc, checks, units)
 
 
 def _agree_with_index(body: Cursor, found: list[tuple[int, Gop]], chunks: list[bytes]) -> None:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pytest
 
 from s2vc_model.errors import BitstreamError, ModelError, SymbolMismatch
-from s2vc_ray.av1_gop import Av1Gop, coded_size, temporal_units
-from s2vc_ray.fallback import MAX_HEIGHT, MAX_WIDTH, check_av1, encode_av1, iter_decode_av1, takes
+from s2vc_ray.av1_gop import MAX_HEIGHT, MAX_WIDTH, Av1Gop, coded_size, temporal_units
+from s2vc_ray.fallback import check_av1, encode_av1, iter_decode_av1, takes
 from tests.fuzz.damage import damage
 from tests.media import pictures
 
@@ -100,7 +100,7 @@ def test_every_cut_and_every_wrong_field_is_refused(gop: Av1Gop) -> None:
     for end in range(0, len(payload), 7):
         with pytest.raises(BitstreamError):
             check_av1(Av1Gop.from_payload(payload[:end]))
-    for field, value in ((0, 2), (1, 64), (2, 0), (3, 255), (6, 5), (6, 7), (8, 1)):
+    for field, value in ((0, 2), (1, 64), (2, 0), (3, 255), (5, 255), (6, 5), (6, 7), (8, 1)):
         broken = bytearray(payload)
         broken[field] = value
         with pytest.raises(BitstreamError):
