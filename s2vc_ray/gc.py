@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from s2vc_ray.storage import ObjectStat, Storage, Unfinished, open_storage
-from s2vc_ray.survey import StagedVideo, is_our_write, is_staged, staged_version, survey
+from s2vc_ray.survey import StagedVideo, is_our_write, is_staged_gop, staged_version, survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def _going(storage: Storage, video: StagedVideo, limit: float) -> list[ObjectSta
             return []
     elif any(item.mtime > limit for item in there):
         return []
-    return [item for item in there if is_staged(item.key) and staged_version(item.key) == video.version]
+    return [item for item in there if is_staged_gop(item.key) and staged_version(item.key) == video.version]
 
 
 def _remove(storage: Storage, going: list[ObjectStat], dry_run: bool) -> None:

@@ -1,7 +1,7 @@
 """GOPs of whatever codec: from a record to a coded GOP, and from there to symbols that hold and pictures.
 
-The one place that knows which codecs there are. A further one is a payload with the attributes that the two here
-share, and a line in each function below. Reaches torch only through the codec it is given.
+The one place that knows which codecs there are. A further one is a payload with the attributes that those here
+share, and a line in each function below that names them. Reaches torch only through the codec it is given.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from s2vc_model.bitstream import EncodedGop
 from s2vc_ray.av1_gop import Av1Gop
 from s2vc_ray.errors import ArchiveError, CorruptArchive, WrongWeights
 from s2vc_ray.fallback import check_av1, iter_decode_av1
+from s2vc_ray.shots import ShotsGop
 from s2vc_ray.values import GopCodec
 
 if TYPE_CHECKING:
@@ -24,18 +25,26 @@ if TYPE_CHECKING:
 
     Picture = npt.NDArray[np.uint8]
 
-AnyGop = EncodedGop | Av1Gop
-"""A coded GOP: both have ``width``, ``height``, ``frames``, ``q``, ``bits_i``, ``bits_p`` and ``to_payload``."""
-S2VC, AV1 = "s2vc", "av1"
+AnyGop = EncodedGop | ShotsGop | Av1Gop
+"""A coded GOP: all have ``width``, ``height``, ``frames``, ``q``, ``bits_i``, ``bits_p`` and ``to_payload``."""
+S2VC, SHOTS, AV1 = "s2vc", "s2vc-shots", "av1"
 _PAYLOADS: Mapping[str, Callable[[bytes], AnyGop]] = {
     S2VC: EncodedGop.from_payload,
+    SHOTS: ShotsGop.from_payload,
     AV1: Av1Gop.from_payload,
 }
 
 
 def codec_name(gop: AnyGop) -> str:
     """What records call the codec of a GOP."""
-    return AV1 if isinstance(gop, Av1Gop) else S2VC
+    if isinstance(gop, Av1Gop):
+        return AV1
+    return SHOTS if isinstance(gop, ShotsGop) else S2VC
+
+
+def reread(gop: AnyGop) -> AnyGop:
+    """What a reader will find in the payload of ``gop``."""
+    return _PAYLOADS[codec_name(gop)](gop.to_payload())
 
 
 def coded_gop(record: GopRecord, header: ArchiveHeader) -> AnyGop:
@@ -67,7 +76,11 @@ def iter_decode(codec: GopCodec, gops: Sequence[AnyGop]) -> Iterator[dict[int, P
     """
     ours = {number: gop for number, gop in enumerate(gops) if isinstance(gop, EncodedGop)}
     sides = [_renumbered(codec.iter_decode(list(ours.values())), list(ours))] if ours else []
-    sides += [_numbered(n, iter_decode_av1(gop)) for n, gop in enumerate(gops) if isinstance(gop, Av1Gop)]
+    for number, gop in enumerate(gops):
+        if isinstance(gop, ShotsGop):
+            sides.append(_numbered(number, _pictures(codec, gop)))
+        elif isinstance(gop, Av1Gop):
+            sides.append(_numbered(number, iter_decode_av1(gop)))
     for parts in zip_longest(*sides, fillvalue={}):
         yield {number: picture for part in parts for number, picture in part.items()}
 
@@ -78,7 +91,9 @@ def check_symbols(codec: GopCodec, gops: Sequence[AnyGop]) -> None:
     Raises:
         ModelError: a GOP's symbols, or planes, are not those that were coded.
     """
-    if ours := [gop for gop in gops if isinstance(gop, EncodedGop)]:
+    ours = [gop for gop in gops if isinstance(gop, EncodedGop)]
+    ours += [shot for gop in gops if isinstance(gop, ShotsGop) for shot in gop.shots]
+    if ours:
         codec.check_symbols(ours)
     for gop in gops:
         if isinstance(gop, Av1Gop):
@@ -102,6 +117,13 @@ def check_weights(header: ArchiveHeader, codec: GopCodec, archive: str) -> None:
 def _renumbered(decoded: Iterable[dict[int, Picture]], numbers: list[int]) -> Iterator[dict[int, Picture]]:
     for pictures in decoded:
         yield {numbers[number]: picture for number, picture in pictures.items()}
+
+
+def _pictures(codec: GopCodec, gop: ShotsGop) -> Iterator[Picture]:
+    """One shot after the other, so that a GOP of many takes no more memory than another."""
+    for shot in gop.shots:
+        for (picture,) in (pictures.values() for pictures in codec.iter_decode([shot])):
+            yield picture
 
 
 def _numbered(number: int, pictures: Iterable[Picture]) -> Iterator[dict[int, Picture]]:

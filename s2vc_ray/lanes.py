@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from s2vc_model.bitstream import EncodedGop
@@ -20,7 +21,9 @@ from s2vc_model.errors import ModelError
 from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.executor import CodecIdentity
+from s2vc_ray.gop_decoder import AnyGop, codec_name, iter_decode, reread
 from s2vc_ray.lockstep import Lockstep
+from s2vc_ray.shots import ShotsGop, cut
 from s2vc_ray.staging import Metric
 from s2vc_ray.target_search import Wish, seek
 from s2vc_ray.targets import Goal
@@ -81,13 +84,22 @@ class CodedGop:
     ``target_met`` is whether it meets its goal, None where there was none; ``probes`` how often it was coded for that.
     """
 
-    payload: bytes
-    encoded: EncodedGop
+    encoded: AnyGop
     encode_seconds: float
     decode_seconds: float
     metrics: tuple[Metric, ...]
     target_met: bool | None = None
     probes: int = 1
+
+    @property
+    def payload(self) -> bytes:
+        """Its bytes."""
+        return self.encoded.to_payload()
+
+    @property
+    def codec(self) -> str:
+        """Which codec reads them; see `s2vc_ray.gop_decoder`."""
+        return codec_name(self.encoded)
 
     @property
     def bpp(self) -> float:
@@ -147,15 +159,15 @@ class Lanes:
         with self._lane():
             if goals:
                 return self._search(codec, gops, goals)
-            payloads, seconds = self._encode(codec, gops, [self._config.quality] * len(gops))
+            parsed, seconds = self._encode(codec, gops, [self._config.quality] * len(gops))
             shown = self._shown(gops)
             gops.clear()
             # Beside the next batch's coding there may be no memory left for it.
             apart = self._overlap and not self._lockstep.tight
             if not apart:
-                return self._check(codec, shown, payloads, seconds)
+                return self._check(codec, shown, parsed, seconds)
         with self._measuring:
-            return self._check(codec, shown, payloads, seconds)
+            return self._check(codec, shown, parsed, seconds)
 
     def _search(self, codec: LoadedCodec, gops: list[Frames], goals: Sequence[Goal]) -> list[CodedGop]:
         """Code each GOP at the q that its goal is found to need. A floor is measured at every q that is probed, of a
@@ -163,10 +175,10 @@ class Lanes:
         shown = self._shown(gops)
 
         def probe(wishes: Sequence[Wish]) -> list[CodedGop]:
-            payloads, seconds = self._encode(codec, [gops[n] for n, _ in wishes], [q for _, q in wishes])
+            parsed, seconds = self._encode(codec, [gops[n] for n, _ in wishes], [q for _, q in wishes])
             if goals[0].floor is None:
-                return [_unchecked(payload, seconds) for payload in payloads]
-            return self._check(codec, [shown[n] for n, _ in wishes], payloads, seconds)
+                return [CodedGop(gop, seconds, 0.0, ()) for gop in parsed]
+            return self._check(codec, [shown[n] for n, _ in wishes], parsed, seconds)
 
         found = seek(goals, probe)
         # Here, and only here, it is known that a GOP misses its target while its frames are still at hand: another
@@ -174,7 +186,7 @@ class Lanes:
         gops.clear()
         if goals[0].floor is not None:
             return found
-        checked = self._check(codec, shown, [one.payload for one in found], 0.0)
+        checked = self._check(codec, shown, [one.encoded for one in found], 0.0)
         return [
             replace(one, decode_seconds=own.decode_seconds, metrics=own.metrics)
             for one, own in zip(found, checked, strict=True)
@@ -195,36 +207,34 @@ class Lanes:
 
     def _encode(
         self, codec: LoadedCodec, gops: Sequence[Frames], qualities: Sequence[int]
-    ) -> tuple[list[bytes], float]:
-        """Payloads of GOPs, each at its own quality, and the seconds that each took."""
+    ) -> tuple[list[AnyGop], float]:
+        """What a reader will find of GOPs, each coded at its own quality, and the seconds that each took."""
 
-        def encode(part: Sequence[tuple[Frames, int]]) -> list[bytes]:
-            frames, own = [one for one, _ in part], [q for _, q in part]
-            return [gop.to_payload() for gop in codec.encode_gops(frames, own)]
+        def encode(part: Sequence[tuple[Frames, int]]) -> list[EncodedGop]:
+            return codec.encode_gops([frames for frames, _ in part], [q for _, q in part])
 
         stage = _stage("encode", gops)
         begun = time.perf_counter()
         with self._meter.coding("encode"):
-            payloads = self._lockstep.run(
-                stage,
-                list(zip(gops, qualities, strict=True)),
-                encode,
-                alone=self._measuring,
-                most=codec.fitting(*stage),
+            shots = [cut(gop) if self._config.scene_cuts else [gop] for gop in gops]
+            items = [(shot, q) for own, q in zip(shots, qualities, strict=True) for shot in own]
+            done = iter(
+                self._lockstep.run(stage, items, encode, alone=self._measuring, most=codec.fitting(*stage))
             )
-        return payloads, (time.perf_counter() - begun) / len(gops)
+            coded = [list(islice(done, len(own))) for own in shots]
+        seconds = (time.perf_counter() - begun) / len(gops)
+        return [reread(one[0] if len(one) == 1 else ShotsGop(tuple(one))) for one in coded], seconds
 
     def _check(
-        self, codec: LoadedCodec, shown: Sequence[Frames], payloads: Sequence[bytes], encode_seconds: float
+        self, codec: LoadedCodec, shown: Sequence[Frames], parsed: Sequence[AnyGop], encode_seconds: float
     ) -> list[CodedGop]:
         """Verify and measure what a reader will get: the payloads' own bytes, parsed and decoded afresh.
 
         ``shown`` are each source GOP's frames to measure.
         """
-        coded = [_unchecked(payload, encode_seconds) for payload in payloads]
+        coded = [CodedGop(gop, encode_seconds, 0.0, ()) for gop in parsed]
         if not self._config.metrics.enabled:
             return coded
-        parsed = [one.encoded for one in coded]
         with self._meter.coding("measure"):
             begun = time.perf_counter()
             stage = _stage("decode", shown)
@@ -248,13 +258,13 @@ class Lanes:
         policy = self._config.metrics
         return list(sample_indices(frames, policy.sample)) if policy.enabled else []
 
-    def _decode(self, codec: LoadedCodec, gops: Sequence[EncodedGop]) -> list[Frames]:
+    def _decode(self, codec: LoadedCodec, gops: Sequence[AnyGop]) -> list[Frames]:
         """Decode all of ``gops``, which checks every symbol, and keep the frames to measure."""
         import numpy as np
 
         wanted = [frozenset(self._measured(gop.frames)) for gop in gops]
         kept: list[list[Frames]] = [[] for _ in gops]
-        for at, pictures in enumerate(codec.iter_decode(gops)):
+        for at, pictures in enumerate(iter_decode(codec, gops)):
             for number, picture in pictures.items():
                 if at in wanted[number]:
                     kept[number].append(picture)
@@ -283,10 +293,6 @@ class Lanes:
                 self._codec = codec
                 self._meter.begin()
             return self._codec
-
-
-def _unchecked(payload: bytes, encode_seconds: float) -> CodedGop:
-    return CodedGop(payload, EncodedGop.from_payload(payload), encode_seconds, 0.0, ())
 
 
 def _check_metrics(names: tuple[str, ...]) -> None:

@@ -7,16 +7,12 @@ seek point of the source at or before its first frame.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import overload
 
 from s2vc_ray.times import Times
 from s2vc_ray.values import GopSpec, VideoInfo
-
-MIN_SCENE = 4
-"""Frames from one scene cut to the next that counts: a flash, or a dissolve, must not make GOPs of single frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,49 +55,25 @@ class GopSpecs(Sequence[GopSpec]):
         )
 
 
-def split(
-    info: VideoInfo, *, source_uri: str, video_id: str, gop: int, cuts: Sequence[int] | None = None
-) -> GopSpecs:
-    """Cover every frame of ``info`` once, in order, with GOPs of at most ``gop`` frames.
-
-    Without ``cuts`` each has ``gop`` frames and the last may have fewer. With them a GOP ends at every cut too, save
-    where a scene would have fewer than `MIN_SCENE` frames, and a scene longer than ``gop`` is cut into as few GOPs
-    as it takes, whose lengths differ by one frame at most. So no GOP has fewer than the lesser of `MIN_SCENE` and
-    half of ``gop`` (rounded up) frames, unless the video has.
+def split(info: VideoInfo, *, source_uri: str, video_id: str, gop: int) -> GopSpecs:
+    """Cover every frame of ``info`` once, in order, with GOPs of ``gop`` frames; the last may have fewer.
 
     ``seek_pts`` is the last keyframe whose time is at or before the GOP's first frame. That is right for open
     GOPs too: the frames that lead such a keyframe in presentation, though they follow it in the file, are
     earlier than the keyframe, so a GOP that begins with one of them seeks to the keyframe before. When the
     source has no keyframe that early, ``seek_pts`` is the video's first frame.
 
-    Args:
-        cuts: numbers of the frames with which scenes begin, ascending, as `s2vc_ray.scene_cuts.find_cuts` finds them;
-            none is not the same as None.
-
     Raises:
         ValueError: ``gop`` is not positive.
     """
     if gop < 1:
         raise ValueError(f"GOP length must be at least 1 frame, not {gop}")
-    starts = range(0, info.frames, gop) if cuts is None else _starts(info.frames, gop, cuts)
-    return split_at(info, source_uri=source_uri, video_id=video_id, starts=starts)
+    return split_at(info, source_uri=source_uri, video_id=video_id, starts=range(0, info.frames, gop))
 
 
 def split_at(info: VideoInfo, *, source_uri: str, video_id: str, starts: Sequence[int]) -> GopSpecs:
     """Cover every frame of ``info`` with GOPs that begin with the frames ``starts``, of which the first is 0."""
     return GopSpecs(info, source_uri, video_id, starts if isinstance(starts, range) else Times(starts))
-
-
-def _starts(frames: int, gop: int, cuts: Iterable[int]) -> list[int]:
-    scenes = [0]
-    for cut in cuts:
-        if scenes[-1] + MIN_SCENE <= cut <= frames - MIN_SCENE:
-            scenes.append(cut)
-    starts = []
-    for begin, end in pairwise([*scenes, frames]):
-        count = -(-(end - begin) // gop)
-        starts += [begin + (end - begin) * k // count for k in range(count)]
-    return starts
 
 
 def _seek_point(info: VideoInfo, pts: int) -> int:

@@ -1,5 +1,4 @@
-"""What is staged of a video: each GOP's coded payload and measurement as one object under a deterministic key, and
-once, where GOPs end at scene cuts, where those are.
+"""What is staged of a video: each GOP's coded payload and measurement, as one object under a deterministic key.
 
 Workers put it, the commit reads it back, and a resumed job finds it by listing: being one object, it is
 there whole or not at all. Key: ``_s2vc/staging/<video id>/<fingerprint>/<gop>.gop``. The fingerprint names
@@ -16,7 +15,6 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 
 from s2vc_ray.config import MetricPolicy
 from s2vc_ray.errors import StorageError
@@ -129,40 +127,6 @@ def staging_prefix(video_id: str, source_sha256: str, config_hash: str, metrics:
 def staging_key(prefix: str, index: int) -> str:
     """Key of one staged GOP."""
     return f"{prefix}/{index:06d}.gop"
-
-
-def cuts_key(prefix: str) -> str:
-    """Key of a video's scene cuts."""
-    return f"{prefix}/cuts.json"
-
-
-def pack_cuts(cuts: Sequence[int], frames: int) -> bytes:
-    """The scene cuts of a video of so many frames, as they are staged.
-
-    Whoever plans the video later takes them from there. So a job is resumed with the GOPs that it began with, also
-    where another FFmpeg, on another machine, would find other cuts.
-    """
-    return json.dumps({"cuts": list(cuts), "frames": frames}, separators=(",", ":")).encode()
-
-
-def unpack_cuts(data: bytes, key: str, frames: int) -> tuple[int, ...]:
-    """Parse and check what `pack_cuts` wrote.
-
-    Raises:
-        StorageError: the object under ``key`` is not that, or is of another number of frames.
-    """
-    try:
-        found = json.loads(data)
-        cuts, of = found["cuts"], found["frames"]
-        ascending = all(a < b for a, b in pairwise([0, *cuts, frames]))
-        if of == frames and ascending and {type(cut) for cut in cuts} <= {int}:
-            return tuple(cuts)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    raise StorageError(
-        f"staged scene cuts {key} are damaged, or not of this video's {frames} frames: delete "
-        f"{key.rpartition('/')[0]}/ and run the job again"
-    )
 
 
 def pack_staged(staged: StagedObject) -> bytes:

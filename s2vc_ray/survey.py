@@ -31,7 +31,6 @@ EVENTS = "events"
 _STAGED = re.compile(rf"{STAGING}/([0-9a-f]{{16}})/(.+)")
 _FINGERPRINT = r"[0-9a-f]{16}-[0-9a-f]{16}-[0-9a-f]{8}(?:-v([0-9]{1,9}))?"
 _GOP = re.compile(rf"{_FINGERPRINT}/[0-9]{{6,}}\.gop")
-_CUTS = re.compile(rf"{_FINGERPRINT}/cuts\.json")
 _PART = re.compile(r"/([0-9a-f]{16})\.parquet$")
 _COLUMNS = (
     "created",
@@ -229,12 +228,6 @@ def is_staged_gop(key: str) -> bool:
     return inside is not None and _GOP.fullmatch(inside[2]) is not None
 
 
-def is_staged(key: str) -> bool:
-    """Whether ``key`` is exactly what `s2vc_ray.staging` makes: a GOP's, or that of a video's scene cuts."""
-    inside = _STAGED.fullmatch(key)
-    return is_staged_gop(key) or (inside is not None and _CUTS.fullmatch(inside[2]) is not None)
-
-
 def staged_version(key: str) -> int:
     """Which version of its video's archive a staged object is for."""
     inside = _STAGED.fullmatch(key)
@@ -247,7 +240,7 @@ def is_our_write(write: Unfinished) -> bool:
     ours = (ARCHIVE_SUFFIX, FRAME_LIST_SUFFIX, ".s2vc-tmp", BAG)
     return (
         write.key.endswith(ours)
-        or is_staged(write.key)
+        or is_staged_gop(write.key)
         or (write.key.startswith(_TABLES_AT) and write.key.endswith(".parquet"))
     )
 

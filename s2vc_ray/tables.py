@@ -158,7 +158,7 @@ def archive_facts(reader: ArchiveReader, *, verified: bool) -> dict[str, Any]:
         "frames_expected": header.frames,
         "gops": len(gops),
         "gop_length": header.gop_length,
-        "scene_cuts": header.scene_cuts,
+        "scene_cuts": header.shots,
         "q": header.q,
         "codecs": dict(Counter(record.codec for record in reader.gops())) if verified else None,
         "payload_bytes": payload,

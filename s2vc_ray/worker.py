@@ -168,6 +168,7 @@ class Worker:
             weights_sha256=identity.weights_sha256,
             device=identity.device,
             torch=identity.torch,
+            codec=coded.codec,
             source_seconds=source.seconds,
             encode_seconds=coded.encode_seconds,
             decode_seconds=coded.decode_seconds,

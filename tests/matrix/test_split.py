@@ -12,16 +12,15 @@ from s2vc_ray.errors import SourceError
 from s2vc_ray.frame_digests import FrameHasher
 from s2vc_ray.frames import decode_gop, read_gop
 from s2vc_ray.probe import probe
-from s2vc_ray.scene_cuts import find_cuts
-from s2vc_ray.split import split
+from s2vc_ray.split import split, split_at
 from tests.matrix.case import Case
 from tests.matrix.cases import CASES
 
 GOP = 7
 """Divides nothing that the sources are made of."""
 
-CUTS = range(3, 1000, 5)
-"""Invented ones: GOPs of 5 frames (the first has 8), so that every source has seeks to other frames than with `GOP`."""
+UNEVEN = range(3, 1000, 5)
+"""Where other GOPs begin, of 5 frames but for the first: so every source has seeks to other frames than with `GOP`."""
 
 TIMELESS = ("avi", "h264", "hevc", "mpegvideo", "mjpeg", "dv")
 """Formats whose frames are named by count."""
@@ -54,18 +53,16 @@ def test_gops_hold_what_a_plain_decode_shows(case: Case, source_of: Callable[[Ca
         return  # `test_case` says why
     specs = split(info, source_uri=str(source), video_id="v", gop=GOP)
     assert [spec.first_frame for spec in specs] == list(range(0, info.frames, GOP))
-    by_cuts = split(info, source_uri=str(source), video_id="v", gop=3 * GOP, cuts=CUTS)
-    found_cuts = find_cuts(source, info)
-    assert set(found_cuts) <= set(range(1, info.frames))
-    by_found = split(info, source_uri=str(source), video_id="v", gop=GOP, cuts=found_cuts)
-    for each in (specs, by_cuts, by_found):
+    starts = [0, *(at for at in UNEVEN if at < info.frames)]
+    uneven = split_at(info, source_uri=str(source), video_id="v", starts=starts)
+    for each in (specs, uneven):
         assert [spec.index for spec in each] == list(range(len(each)))
         assert [pts for spec in each for pts in spec.pts] == list(info.pts)
     if "size changes" in case.name:
         return
     by_count = info.container in TIMELESS or (info.container, info.codec) == ("mxf", "h264")
     wanted = [frame for frame in straight(source, info.stream_index) if frame[0] is not None or by_count]
-    for each in (specs, by_cuts):
+    for each in (specs, uneven):
         found: Frames = []
         for spec in each:
             gop = decode_gop(source, spec)

@@ -1,4 +1,4 @@
-"""Jobs with GOPs that end at scene cuts, and with deinterlacing: everything that knows where GOPs end stays right."""
+"""Jobs with scene cuts within GOPs, and with deinterlacing: everything that reads such GOPs stays right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s2vc_ray import plan as planning
 from s2vc_ray.access import open_archive
 from s2vc_ray.archive import ArchiveReader
 from s2vc_ray.commit import adopt, commit_video
@@ -22,14 +21,13 @@ from s2vc_ray.errors import CorruptArchive
 from s2vc_ray.executor import CodecIdentity, GopBatch, GopTask
 from s2vc_ray.framemd5 import read_frame_list
 from s2vc_ray.frames import decode_gop
-from s2vc_ray.gc import collect
 from s2vc_ray.manifest import read_manifest
 from s2vc_ray.moments import FrameNumber
 from s2vc_ray.plan import PlannedVideo, PublishedVideo, VideoFailure, plan_video
 from s2vc_ray.rows import JobContext
+from s2vc_ray.shots import ShotsGop
 from s2vc_ray.sources import Source
-from s2vc_ray.staging import StagedGop, cuts_key
-from s2vc_ray.status import status
+from s2vc_ray.staging import StagedGop
 from s2vc_ray.storage import Storage, open_storage
 from s2vc_ray.verify import verify
 from s2vc_ray.verify_archive import VerifyOptions
@@ -39,12 +37,11 @@ from tests.fakes import load_fake
 from tests.s2vc_ray.test_deinterlace import woven
 
 SCENES = (9, 20, 6, 5)
-GOPS = [9, 10, 10, 6, 5]
-"""What ``SCENES`` become at ``--gop 16``: the second is longer than a GOP may be."""
+GOPS = [16, 16, 8]
+SHOTS = [[9, 7], [13, 3], [3, 5]]
+"""What of ``SCENES`` lies in each GOP of 16 frames."""
 
-CUTS = JobConfig(
-    model="fake", executor="local", gop=16, scene_cuts=True, metrics=MetricPolicy.parse("sample:2", ("psnr",))
-)
+CUTS = JobConfig(model="fake", executor="local", gop=16, metrics=MetricPolicy.parse("sample:2", ("psnr",)))
 FIELDS = replace(CUTS, scene_cuts=False, gop=8, deinterlace=True)
 CODEC = CodecIdentity("fake", "fa" * 32, "fake", "cpu", "")
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
@@ -92,18 +89,31 @@ def made(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_archive_and_rows_have_the_gops_that_the_cuts_make(made: Path) -> None:
+def test_gops_are_coded_shot_by_shot(made: Path) -> None:
     with (made / "cuts.mp4.s2vc").open("rb") as file:
         reader = ArchiveReader(file)
         entries = reader.index.gops
-        assert (reader.header.scene_cuts, reader.header.gop_length) == (True, 16)
+        assert (reader.header.shots, reader.header.gop_length) == (True, 16)
+        records = [reader.gop(at) for at in range(len(entries))]
     assert [entry.frames for entry in entries] == GOPS
     assert [entry.first_frame for entry in entries] == [0, *accumulate(GOPS[:-1])]
     rows = rows_of(made)
     assert [(row["frames_expected"], row["frames_encoded"]) for row in rows] == [(n, n) for n in GOPS]
     assert {row["status"] for row in rows} == {"ok"}
-    assert '"scene_cuts": true' in rows[0]["config"]
-    assert not list((made / "_s2vc").rglob("*.json")), "the staged cuts went with the staged GOPs"
+    assert {row["codec"] for row in rows} == {record.codec for record in records} == {"s2vc-shots"}
+    shots = [[shot.frames for shot in ShotsGop.from_payload(one.payload).shots] for one in records]
+    assert shots == SHOTS
+    assert [row["bits_i"] + row["bits_p"] for row in rows] == [8 * row["payload_bytes"] for row in rows]
+
+
+def test_a_gop_without_a_cut_is_coded_as_ever(clips: Path, made: Path, tmp_path: Path) -> None:
+    run(clips, "cuts.mp4", tmp_path, replace(CUTS, scene_cuts=False))
+    rows = rows_of(tmp_path)
+    assert {row["codec"] for row in rows} == {"s2vc"}
+    assert [row["frames_encoded"] for row in rows] == GOPS
+    media.make_clip(clips / "calm.mp4", frames=20)
+    run(clips, "calm.mp4", tmp_path / "calm", CUTS)
+    assert {row["codec"] for row in rows_of(tmp_path / "calm")} == {"s2vc"}
 
 
 def test_any_frame_is_found_by_its_number_and_only_its_gop_is_decoded(made: Path) -> None:
@@ -150,65 +160,6 @@ def test_an_archive_without_rows_is_described_with_its_own_lengths(
     assert {row["status"] for row in rows_of(out)} == {"ok"}
 
 
-def test_a_job_is_resumed_with_the_cuts_that_it_began_with(
-    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, storage = tmp_path / "out", open_storage(str(tmp_path / "out"))
-    first = planned(clips, out)
-    stage(replace(first, specs=first.specs[:2]), storage)
-    collect(storage, older_than=3600)
-    with monkeypatch.context() as other:
-        other.setattr(planning, "find_cuts", lambda *_, **__: (7, 21))
-        again = planned(clips, out)
-    assert [spec.frames for spec in again.specs] == GOPS
-    assert [gop.index for gop in again.staged] == [0, 1]
-    assert [left["gops"] for left in status(str(out), older_than=3600).entries["staged"]] == [2]
-    monkeypatch.setattr(planning, "find_cuts", None)
-    run(clips, "cuts.mp4", out, CUTS)
-    assert [row["frames_encoded"] for row in rows_of(out)] == GOPS
-
-
-def test_of_two_drivers_the_one_that_comes_second_takes_the_first_ones_cuts(
-    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    find = planning.find_cuts
-
-    def slow(*arguments: Any, **options: Any) -> tuple[int, ...]:
-        """While it looks, another driver stages what it has found."""
-        with monkeypatch.context() as other:
-            other.setattr(planning, "find_cuts", find)
-            assert [spec.frames for spec in planned(clips, tmp_path).specs] == GOPS
-        return (7, 21)
-
-    monkeypatch.setattr(planning, "find_cuts", slow)
-    assert [spec.frames for spec in planned(clips, tmp_path).specs] == GOPS
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"[]",
-        b'{"cuts":[],"frames":39}',
-        b'{"cuts":[9,9],"frames":40}',
-        b'{"cuts":[9,40],"frames":40}',
-        b'{"cuts":[0],"frames":40}',
-        b'{"cuts":[9.5],"frames":40}',
-        b'{"cuts":7,"frames":40}',
-        b'{"cuts":["x"],"frames":40}',
-    ],
-)
-def test_staged_cuts_that_cannot_be_are_refused(clips: Path, tmp_path: Path, data: bytes) -> None:
-    storage = open_storage(str(tmp_path / "out"))
-    key = cuts_key(planned(clips, tmp_path / "out").staging)
-    storage.delete(key)
-    storage.put(key, data)
-    failure = planned(clips, tmp_path / "out")
-    assert isinstance(failure, VideoFailure)
-    assert failure.error_class == "StorageError"
-    assert "delete" in failure.error
-
-
 def test_gops_of_another_plan_are_never_put_together(clips: Path, tmp_path: Path) -> None:
     """Staged GOPs whose lengths are not the plan's would lose frames without a word."""
     storage = open_storage(str(tmp_path / "out"))
@@ -218,35 +169,6 @@ def test_gops_of_another_plan_are_never_put_together(clips: Path, tmp_path: Path
     with pytest.raises(CorruptArchive, match="other lengths than planned"):
         commit_video(video, other, JobContext("j1", WHEN, CUTS, CODEC), storage)
     assert storage.stat("cuts.mp4.s2vc") is None
-
-
-def test_left_over_cuts_are_collected(clips: Path, tmp_path: Path) -> None:
-    storage = open_storage(str(tmp_path / "out"))
-    key = cuts_key(planned(clips, tmp_path / "out").staging)
-    collect(storage, older_than=3600)
-    assert storage.stat(key) is not None
-    collect(storage, older_than=-60)
-    assert storage.stat(key) is None
-
-
-def test_cuts_and_workers_agree_where_frames_are_named_by_count(tmp_path: Path) -> None:
-    media.make_clip(tmp_path / "a.avi", codec="mpeg4", rgb=media.scenes(SCENES), b_frames=2)
-    run(tmp_path, "a.avi", tmp_path / "out", CUTS)
-    assert [row["frames_encoded"] for row in rows_of(tmp_path / "out")] == GOPS
-
-
-def test_a_truncated_source_with_cuts_is_partial_and_counts_what_is_there(
-    clips: Path, tmp_path: Path
-) -> None:
-    whole = media.make_clip(
-        tmp_path / "whole.mp4", rgb=media.scenes(SCENES), container_options={"movflags": "+faststart"}
-    )
-    media.truncate(whole, tmp_path / "a.mp4", 0.8)
-    compress([str(tmp_path / "a.mp4")], str(tmp_path / "out"), CUTS, load_codec=load_fake)
-    rows = rows_of(tmp_path / "out")
-    assert {row["status"] for row in rows} == {"partial"}
-    assert rows[0]["frames_encoded"] == SCENES[0]
-    assert sum(row["frames_expected"] for row in rows) < sum(SCENES) == rows[0]["frames_declared"]
 
 
 @pytest.fixture(scope="module")
