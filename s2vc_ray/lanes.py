@@ -21,6 +21,8 @@ from s2vc_model.errors import ModelError
 from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.executor import CodecIdentity
+from s2vc_ray.fallback import encode_av1, takes
+from s2vc_ray.fallback_search import fall_back
 from s2vc_ray.gop_decoder import AnyGop, codec_name, iter_decode, reread
 from s2vc_ray.lockstep import Lockstep
 from s2vc_ray.shots import ShotsGop, cut
@@ -180,9 +182,14 @@ class Lanes:
                 return [CodedGop(gop, seconds, 0.0, ()) for gop in parsed]
             return self._check(codec, [shown[n] for n, _ in wishes], parsed, seconds)
 
+        def fallback(wishes: Sequence[Wish]) -> list[CodedGop]:
+            parsed, seconds = self._encode_av1([(gops[n], crf) for n, crf in wishes])
+            return self._check(codec, [shown[n] for n, _ in wishes], parsed, seconds)
+
         found = seek(goals, probe)
-        # Here, and only here, it is known that a GOP misses its target while its frames are still at hand: another
-        # codec for it would be searched and taken at this point. See docs/targets.md.
+        # Only here is it known that a GOP misses its target while its frames are still at hand.
+        if takes(width=gops[0].shape[2], height=gops[0].shape[1]):
+            found = fall_back(self._config.fallback, found, goals, fallback)
         gops.clear()
         if goals[0].floor is not None:
             return found
@@ -224,6 +231,13 @@ class Lanes:
             coded = [list(islice(done, len(own))) for own in shots]
         seconds = (time.perf_counter() - begun) / len(gops)
         return [reread(one[0] if len(one) == 1 else ShotsGop(tuple(one))) for one in coded], seconds
+
+    def _encode_av1(self, wishes: Sequence[tuple[Frames, int]]) -> tuple[list[AnyGop], float]:
+        """What a reader will find of GOPs, each coded as AV1 at its own CRF, and the seconds that each took."""
+        begun = time.perf_counter()
+        with self._meter.coding("encode"):
+            parsed = [reread(encode_av1(frames, crf)) for frames, crf in wishes]
+        return parsed, (time.perf_counter() - begun) / len(wishes)
 
     def _check(
         self, codec: LoadedCodec, shown: Sequence[Frames], parsed: Sequence[AnyGop], encode_seconds: float
