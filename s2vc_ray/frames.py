@@ -6,6 +6,7 @@ counted. It must not know codecs of ours, archives or Ray.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,6 +24,7 @@ from s2vc_ray.colour import EXACT, scaler_matrix, scaler_range
 from s2vc_ray.deinterlace import deinterlaced
 from s2vc_ray.errors import SourceError
 from s2vc_ray.frame_digests import FrameHasher
+from s2vc_ray.picture_sizes import check_size
 from s2vc_ray.seek_points import is_seek_point
 from s2vc_ray.source_io import (
     Source,
@@ -202,11 +204,8 @@ def _wanted_frames(
     wanted = set(spec.pts)
     for pts, frame in _frames_from(source, spec, threads, further_back):
         if pts in wanted:
-            if (frame.width, frame.height) != (spec.width, spec.height):
-                raise SourceError(
-                    f"{name}: the picture size changes to {frame.width}x{frame.height} at pts {pts} "
-                    f"(GOP {spec.index}, expected {spec.width}x{spec.height}); split the source there"
-                )
+            number = spec.first_frame + bisect_left(spec.pts, pts)
+            check_size(name, frame, (spec.width, spec.height), number)
             wanted.remove(pts)
             yield pts, frame
         if not wanted or pts > spec.pts[-1]:

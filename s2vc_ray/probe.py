@@ -51,7 +51,7 @@ def probe(source: Source, *, uri: str = "", tables: bool = True) -> VideoInfo:
 
     Raises:
         SourceError: missing, empty, not media, no video stream, audio only, no decodable frame, pictures with
-            an alpha channel, a clock that jumps back, or two frames that share a time stamp.
+            an alpha channel or of several sizes, a clock that jumps back, or two frames that share a time stamp.
     """
     name = name_of(source, uri)
     with without_read_ahead(source) as sparse, open_source(sparse, name) as container:
@@ -72,7 +72,7 @@ def probe(source: Source, *, uri: str = "", tables: bool = True) -> VideoInfo:
         timeline = packet_timeline(container, stream, first, name)
         if timeline is None:
             with open_source(source, uri) as again:
-                timeline = decoded_timeline(again, choose_video(again, name), name)
+                timeline = decoded_timeline(again, choose_video(again, name), first, name)
         return _describe(container, stream, first, timeline, name)
 
 

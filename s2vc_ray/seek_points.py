@@ -41,18 +41,22 @@ def h264_units(data: bytes, extradata: bytes) -> Iterator[tuple[int, bytes]]:
     ``extradata`` that is an avcC box (first byte 1) means length prefixes; else start codes separate the
     units.
     """
-    if extradata[:1] == b"\x01" and len(extradata) > 4:
-        width, at = (extradata[4] & 3) + 1, 0
-        while at + width < len(data):
-            end = at + width + int.from_bytes(data[at : at + width], "big")
-            unit = data[at + width : end]
+    boxed = extradata[:1] == b"\x01" and len(extradata) > 4
+    for unit in nal_units(data, (extradata[4] & 3) + 1 if boxed else 0):
+        yield unit[0] & 31, unit[1:]
+
+
+def nal_units(data: bytes, length_bytes: int) -> Iterator[bytes]:
+    """The NAL units of an access unit, each behind a length of so many bytes, or a start code where that is 0."""
+    if length_bytes:
+        at = 0
+        while at + length_bytes < len(data):
+            end = at + length_bytes + int.from_bytes(data[at : at + length_bytes], "big")
+            if unit := data[at + length_bytes : end]:
+                yield unit
             at = end
-            if unit:
-                yield unit[0] & 31, unit[1:]
     else:
-        for unit in data.split(b"\x00\x00\x01")[1:]:
-            if unit:
-                yield unit[0] & 31, unit[1:]
+        yield from filter(None, data.split(b"\x00\x00\x01")[1:])
 
 
 def recovery_frames(sei: bytes) -> int | None:

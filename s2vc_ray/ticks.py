@@ -19,6 +19,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from s2vc_ray.picture_sizes import check_size
 from s2vc_ray.source_io import decode_packet, packets_of
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"
@@ -39,14 +40,20 @@ def ticked_packets(container: InputContainer, stream: VideoStream) -> Iterator[t
         yield tick, packet
 
 
-def count_frames(container: InputContainer, stream: VideoStream) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Decode the whole source: the ticks of its frames and of its seek points, both ascending."""
+def count_frames(
+    container: InputContainer, stream: VideoStream, expected: tuple[int, int], name: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Decode the whole source: the ticks of its frames and of its seek points, both ascending.
+
+    Raises:
+        SourceError: a frame is not of the ``expected`` size.
+    """
     ticks: list[int] = []
     keys: list[int] = []
-    key_packets = [
-        frame.pts if frame.key_frame else None
-        for frame in _decode_numbered(stream, ticked_packets(container, stream), ticks, keys)
-    ]
+    key_packets: list[int | None] = []
+    for frame in _decode_numbered(stream, ticked_packets(container, stream), ticks, keys):
+        check_size(name, frame, expected, len(key_packets))
+        key_packets.append(frame.pts if frame.key_frame else None)
     step = frame_step(stream)
     while len(ticks) < len(key_packets):
         ticks.append(ticks[-1] + step)

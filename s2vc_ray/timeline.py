@@ -15,6 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from s2vc_ray.errors import SourceError
+from s2vc_ray.picture_sizes import SizeWatch, check_size, size_changes
 from s2vc_ray.seek_points import is_seek_point
 from s2vc_ray.source_io import decode_packet, lacks_pts, packets_of
 from s2vc_ray.ticks import VideoPacket, count_frames, frame_step
@@ -50,7 +51,7 @@ def packet_timeline(
         first: the first frame that decodes.
 
     Raises:
-        SourceError: the clock jumps back.
+        SourceError: the clock jumps back, or pictures change size.
     """
     if lacks_pts(container, stream):
         return None
@@ -58,10 +59,15 @@ def packet_timeline(
     keys: list[int] = []
     last, last_duration = None, 0
     tail: VideoPacket | None = None
+    sizes = SizeWatch(stream, (first.width, first.height))
     for packet in _steady(packets_of(container, stream), stream, name):
         usable = is_seek_point(packet, stream)
         if packet.pts is None or (not keys and not usable):
             return None
+        if packet.is_keyframe and (size := sizes.changed(packet)):
+            before = sum(pts < packet.pts for pts in shown)
+            seconds = float((packet.pts - min(shown, default=packet.pts)) * (stream.time_base or 0))
+            raise size_changes(name, size, (first.width, first.height), before, seconds)
         if usable:
             keys.append(packet.pts)
         if packet.is_discard:
@@ -81,15 +87,18 @@ def packet_timeline(
     return Timeline(Times(shown), Times(sorted(set(keys))), last_duration)
 
 
-def decoded_timeline(container: InputContainer, stream: VideoStream, name: str) -> Timeline:
+def decoded_timeline(
+    container: InputContainer, stream: VideoStream, first: VideoFrame, name: str
+) -> Timeline:
     """The timeline of the frames that come out of the decoder, for sources whose packets do not tell.
 
     Raises:
-        SourceError: the clock jumps back, or two frames share a time stamp.
+        SourceError: the clock jumps back, two frames share a time stamp, or pictures change size.
     """
     stream.thread_type = "AUTO"
+    size = first.width, first.height
     if lacks_pts(container, stream):
-        ticks, keyframes = count_frames(container, stream)
+        ticks, keyframes = count_frames(container, stream, size, name)
         return Timeline(Times(ticks), Times(keyframes), frame_step(stream))
     keyed: dict[int, bool] = {}
     usable: set[int | None] = set()
@@ -106,6 +115,7 @@ def decoded_timeline(container: InputContainer, stream: VideoStream, name: str) 
             if frame.pts is None:
                 untimed += 1
             else:
+                check_size(name, frame, size, len(keyed))
                 keyed[frame.pts] = frame.key_frame
                 last_duration = frame.duration
     pts = Times(sorted(keyed))
