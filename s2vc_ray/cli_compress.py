@@ -9,8 +9,9 @@ import typer
 from rich.console import Console
 
 from s2vc_ray.cli_options import Device, Json, Model, print_json
-from s2vc_ray.config import MEASURABLE, METRICS, JobConfig, MetricPolicy, parse_workers
+from s2vc_ray.config import MAX_QUALITY, MEASURABLE, METRICS, QUALITY, JobConfig, MetricPolicy, parse_workers
 from s2vc_ray.errors import ConfigError
+from s2vc_ray.targets import SCALES, Floor, from_options
 
 
 def compress(
@@ -24,12 +25,42 @@ def compress(
     ],
     gop: Annotated[int, typer.Option(help="Frames per GOP.")] = 32,
     scene_cuts: Annotated[
-        bool, typer.Option("--scene-cuts", help="End GOPs at scene cuts too; --gop is then the maximum.")
-    ] = False,
+        bool,
+        typer.Option(
+            "--scene-cuts/--no-scene-cuts",
+            help="Begin anew, with an intra frame, at scene cuts within a GOP.",
+        ),
+    ] = True,
     deinterlace: Annotated[
         bool, typer.Option("--deinterlace", help="Make progressive pictures of interlaced ones.")
     ] = False,
-    quality: Annotated[int, typer.Option(help="Quality index, 0 (smallest) to 63 (best).")] = 56,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Quality index, 0 (smallest) to {MAX_QUALITY} (best); {QUALITY} when not given. With a target: "
+            f"the highest to use, {MAX_QUALITY} when not given."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC[:mean]=VALUE",
+            help="Search each GOP's quality: no worse than VALUE in its worst measured frame, or their mean. "
+            f"{' '.join(SCALES)}",
+        ),
+    ] = None,
+    max_bpp: Annotated[
+        float | None, typer.Option(help="The most bits per pixel that a GOP may take for its --target.")
+    ] = None,
+    target_bpp: Annotated[
+        float | None, typer.Option(help="Search the best quality of each GOP in so many bits per pixel.")
+    ] = None,
+    target_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="The same, in so many bytes per archive: 700M, 1.5G.")
+    ] = None,
+    target_ratio: Annotated[
+        float | None, typer.Option(help="The same, in such a share of each source's size: 0.02.")
+    ] = None,
     model: Model = "small",
     device: Device = "auto",
     executor: Annotated[str, typer.Option(help="ray, or local: in this process.")] = "ray",
@@ -54,6 +85,9 @@ def compress(
     threads: Annotated[int, typer.Option(help="CPU cores per worker; 0 chooses.")] = 0,
     attempts: Annotated[int, typer.Option(help="Tries before a GOP's video is given up.")] = 3,
     passthrough: Annotated[bool, typer.Option(help="Carry audio, subtitles, attachments and tags.")] = True,
+    allow_larger: Annotated[
+        bool, typer.Option("--allow-larger", help="Keep archives that are larger than their sources.")
+    ] = False,
     log: Annotated[
         str | None,
         typer.Option(
@@ -86,6 +120,8 @@ def compress(
     \b
     s2vc compress film.mp4 out/
     s2vc compress footage/ 'tapes/**/*.mov' @more.txt out/ --quality 48
+    s2vc compress footage/ out/ --target lpips=0.15 --max-bpp 0.1
+    s2vc compress film.mkv out/ --target-size 700M
     s2vc compress s3://bucket/raw s3://bucket/compressed --ray-address auto --workers 2:16
     s2vc compress clip.mkv out/ --executor local --metrics none
     """
@@ -96,11 +132,18 @@ def compress(
     if len(paths) < 2:
         raise ConfigError("give at least one source and then the destination: s2vc compress SRC... DST")
     least, most = parse_workers(workers)
+    asked = from_options(target, max_bpp, target_bpp, target_size, target_ratio)
+    measured = tuple(metric) if metric else METRICS
+    if isinstance(asked, Floor) and asked.metric not in measured:
+        measured += (asked.metric,)
+    if quality is None:
+        quality = MAX_QUALITY if asked else QUALITY
     config = JobConfig(
         gop=gop,
         scene_cuts=scene_cuts,
         deinterlace=deinterlace,
         quality=quality,
+        target=asked,
         model=model,
         device=device,
         executor=executor,
@@ -109,11 +152,12 @@ def compress(
         actors_per_gpu=actors_per_gpu,
         placement=placement,
         ray_address=ray_address,
-        metrics=MetricPolicy.parse(metrics, tuple(metric) if metric else METRICS),
+        metrics=MetricPolicy.parse(metrics, measured),
         batch=batch,
         threads=threads,
         attempts=attempts,
         passthrough=passthrough,
+        allow_larger=allow_larger,
     )
     options = TelemetryOptions(
         quiet=as_json,

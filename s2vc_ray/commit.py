@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord, write_archive
 from s2vc_ray.decisions import decisions
-from s2vc_ray.errors import CorruptArchive, ObjectExists, ObjectMissing, SourceError
+from s2vc_ray.errors import CorruptArchive, LargerThanSource, ObjectExists, ObjectMissing, SourceError
 from s2vc_ray.fixity import fixity
 from s2vc_ray.framemd5 import FrameListWriter, read_frame_list
 from s2vc_ray.gop_decoder import coded_gop
@@ -46,6 +46,7 @@ def commit_video(
         SourceError: the source changed since it was planned.
         ObjectExists: another archive appeared under the name; it is left alone.
         CorruptArchive: the assembled archive did not pass; nothing was published.
+        LargerThanSource: it takes more bytes than its source, and that was not allowed; nothing was published.
         S2vcError: the store failed.
     """
     ordered = sorted(gops, key=lambda gop: gop.index)
@@ -79,7 +80,7 @@ def adopt(video: PublishedVideo, job: JobContext, storage: Storage) -> tuple[Pub
         reader = ArchiveReader(stream)
         expected = _expected(reader)
         gops = [
-            _described(record, frames, video, reader.header, storage)
+            adopted_gop(record, frames, video, reader.header, storage)
             for record, frames in zip(reader.gops(), expected, strict=True)
         ]
         frames = sum(gop.frames for gop in gops)
@@ -115,10 +116,13 @@ def _publish(
             records = _records(video, gops, storage, frame_list)
             write_archive(out, _header(video, gops, job), records, _passthrough(video, job))
         with path.open("rb") as stream:
-            published = _verified(stream, video.source.archive_key, gops)
+            published = verified(stream, video.source.archive_key, gops)
         published = replace(published, framemd5_sha256=fixity(frames).sha256)
-        _check_unchanged(video)
-        is_first = storage.stat(published.key) is None and _put_frame_list(video.source, frames, storage)
+        check_unchanged(video.source.uri, video.fixity)
+        is_new = storage.stat(published.key) is None
+        if is_new and not job.config.allow_larger:
+            _check_smaller(video, published)
+        is_first = is_new and _put_frame_list(video.source, frames, storage)
         if is_first and storage.put_file(published.key, path):
             return published
     with storage.open(published.key) as stream:
@@ -182,10 +186,11 @@ def _header(video: PlannedVideo, gops: Sequence[StagedGop], job: JobContext) -> 
         frames=max(info.frames, info.frames_declared),
         gop_length=job.config.gop,
         q=job.config.quality,
+        target=job.config.target_text,
         source_name=video.source.uri.rpartition("/")[2],
         source_size=video.fixity.size,
         source_sha256=video.fixity.sha256,
-        creator=_creator(),
+        creator=creator(),
         source_codec=info.codec,
         source_container=info.container,
         source_pix_fmt=info.pix_fmt,
@@ -193,12 +198,13 @@ def _header(video: PlannedVideo, gops: Sequence[StagedGop], job: JobContext) -> 
         source_stream=info.stream_index,
         tags=tags,
         decisions=decisions(info, deinterlaced=deinterlaced),
-        scene_cuts=job.config.scene_cuts,
+        shots=job.config.scene_cuts,
         deinterlace=job.config.deinterlace,
     )
 
 
-def _creator() -> str:
+def creator() -> str:
+    """Name and version of this installation, as archives name it."""
     try:
         return f"s2vc-ray {version('s2vc-ray')}"
     except PackageNotFoundError:
@@ -222,7 +228,7 @@ def _passthrough(video: PlannedVideo, job: JobContext) -> Iterator[bytes]:
             yield from extract(media, uri=video.source.uri).chunks()
 
 
-def _verified(stream: BinaryIO, key: str, gops: Sequence[StagedGop]) -> Published:
+def verified(stream: BinaryIO, key: str, gops: Sequence[StagedGop]) -> Published:
     """Read the assembled archive back: every CRC, every GOP, and payload sizes as they were measured."""
     reader = ArchiveReader(stream)
     reader.verify()
@@ -233,10 +239,19 @@ def _verified(stream: BinaryIO, key: str, gops: Sequence[StagedGop]) -> Publishe
     return Published(key, fixity(stream), reader.header, reader.index)
 
 
-def _check_unchanged(video: PlannedVideo) -> None:
-    now = stat_source(video.source.uri)
-    if (now.size, now.etag) != (video.fixity.size, video.fixity.etag):
-        raise SourceError(f"{video.source.uri}: changed while it was being compressed; run the job again")
+def check_unchanged(uri: str, known: SourceFixity) -> None:
+    """Raise SourceError unless the source has the size and tag that it had."""
+    now = stat_source(uri)
+    if (now.size, now.etag) != (known.size, known.etag):
+        raise SourceError(f"{uri}: changed while it was being compressed; run the job again")
+
+
+def _check_smaller(video: PlannedVideo, archive: Published) -> None:
+    if archive.fixity.size > video.fixity.size:
+        raise LargerThanSource(
+            f"{video.source.uri}: its archive takes {archive.fixity.size} bytes and the source {video.fixity.size}, so "
+            "it was not published: ask for less by --quality, --target or --target-ratio, or give --allow-larger"
+        )
 
 
 def _record(
@@ -259,9 +274,10 @@ def _expected(reader: ArchiveReader) -> list[int]:
     return [min(header.gop_length, end - first) for first, end in zip(firsts, ends, strict=True)]
 
 
-def _described(
+def adopted_gop(
     record: GopRecord, expected: int, video: PublishedVideo, header: ArchiveHeader, storage: Storage
 ) -> StagedGop:
+    """What is known of a GOP of an archive that is there: what is staged, if it is this payload, else what it says."""
     key = staging_key(video.staging, record.index)
     digest = hashlib.sha256(record.payload).hexdigest()
     try:
@@ -296,5 +312,6 @@ def _described(
         encode_seconds=0.0,
         decode_seconds=0.0,
         attempts=0,
+        target=header.target,
         codec=record.codec,
     )

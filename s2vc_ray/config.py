@@ -23,6 +23,8 @@ MEASURABLE = (*METRICS, "dists", *SEQUENCE_METRICS)
 PLACEMENTS = ("spread", "pack")
 FALLBACKS = ("av1", "smaller", "none")
 MAX_GOP = 1024
+QUALITY, MAX_QUALITY = 56, 63
+"""The quality index when none is asked for; the highest."""
 MAX_WORKERS = 65536
 
 
@@ -92,7 +94,7 @@ class JobConfig:
 
     Attributes:
         gop: frames per GOP, 1..1024; the last GOP of a video may be shorter.
-        scene_cuts: end GOPs at scene cuts too; ``gop`` is then the most frames of one. See `s2vc_ray.scene_cuts`.
+        scene_cuts: begin anew with an intra frame where a scene begins within a GOP. See `s2vc_ray.shots`.
         deinterlace: make progressive pictures of those that the source's decoder flags as interlaced.
         quality: quality index, 0 (smallest) .. 63 (best). The default is the lowest at which what enters a scene
             has been seen to appear. With a ``target`` the highest that any GOP may take.
@@ -121,9 +123,9 @@ class JobConfig:
     """
 
     gop: int = 32
-    scene_cuts: bool = False
+    scene_cuts: bool = True
     deinterlace: bool = False
-    quality: int = 56
+    quality: int = QUALITY
     target: Target | None = None
     fallback: str = "av1"
     model: str = "small"
@@ -143,7 +145,7 @@ class JobConfig:
 
     def __post_init__(self) -> None:
         _in_range("gop", self.gop, 1, MAX_GOP)
-        _in_range("quality", self.quality, 0, 63)
+        _in_range("quality", self.quality, 0, MAX_QUALITY)
         _in_range("workers", self.workers, 0, MAX_WORKERS)
         _in_range("workers_max", self.workers_max, 0, MAX_WORKERS)
         _in_range("actors_per_gpu", self.actors_per_gpu, 1, 16)
@@ -190,7 +192,8 @@ class JobConfig:
             "passthrough": self.passthrough,
             "weights": weights_sha256,
             # Only where asked for: what was made before there were these options keeps its hash.
-            **{name: True for name in ("scene_cuts", "deinterlace") if getattr(self, name)},
+            **({"shots": True} if self.scene_cuts else {}),
+            **({"deinterlace": True} if self.deinterlace else {}),
             **({"target": self.target_text} if self.target else {}),
             **({"fallback": self.fallback} if isinstance(self.target, Floor) else {}),
         }

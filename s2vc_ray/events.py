@@ -93,6 +93,8 @@ class EventLog:
             resumed=resumed,
             frames=gop.frames,
             bytes=gop.payload_bytes,
+            q=gop.q,
+            **({"probes": gop.probes, "target_met": gop.target_met} if gop.target else {}),
             source_seconds=round(gop.source_seconds, 6),
             encode_seconds=round(gop.encode_seconds, 6),
             decode_seconds=round(gop.decode_seconds, 6),

@@ -18,19 +18,20 @@ from s2vc_ray.sources import Source
 from s2vc_ray.staging import StagedGop
 from s2vc_ray.storage import Storage
 
-_Done = tuple[Published, Sequence[StagedGop]]
+Done = tuple[Published, Sequence[StagedGop]]
+"""An archive at its place, and what is known of each of its GOPs."""
 
 
 def finish_coded(
     video: PlannedVideo, gops: Sequence[StagedGop], job: JobContext, storage: Storage
 ) -> VideoResult:
     """Commit a video whose GOPs are all staged."""
-    return _finish(video, lambda: commit_video(video, gops, job, storage), job, storage)
+    return finish(video, lambda: commit_video(video, gops, job, storage), job, storage)
 
 
 def finish_published(video: PublishedVideo, job: JobContext, storage: Storage) -> VideoResult:
     """Describe an archive that is there and not in the manifest."""
-    return _finish(video, lambda: adopt(video, job, storage), job, storage)
+    return finish(video, lambda: adopt(video, job, storage), job, storage)
 
 
 def finish_failed(failure: VideoFailure, job: JobContext, storage: Storage) -> VideoResult:
@@ -66,18 +67,26 @@ def skipped(video: PublishedVideo) -> VideoResult:
         archive_bytes=told.archive_bytes if told else None,
         error_class=told.error_class if told else None,
         error=told.error if told else None,
+        targets_missed=told.targets_missed if told else 0,
     )
 
 
-def _finish(
-    video: PlannedVideo | PublishedVideo, work: Callable[[], _Done], job: JobContext, storage: Storage
+def finish(
+    video: PlannedVideo | PublishedVideo,
+    work: Callable[[], Done | VideoResult],
+    job: JobContext,
+    storage: Storage,
 ) -> VideoResult:
+    """The result of ``work``, which publishes and describes; a failure that is recorded, when it fails."""
     try:
-        published, gops = work()
+        done = work()
     except Exception as error:  # one video's trouble
         if isinstance(error, ObjectExists) and storage.stat(part_key(job.job, video.source.video_id)):
             return _recorded(video.source, job, storage)
         return finish_failed(failure_of(video.source, error, video.fixity), job, storage)
+    if isinstance(done, VideoResult):
+        return done
+    published, gops = done
     lacking = incompleteness(video.source, published.header, gops)
     frames = sum(gop.frames for gop in gops)
     return VideoResult(
@@ -92,6 +101,7 @@ def _finish(
         frames_lost=published.header.frames - frames,
         gops=len(gops),
         pixels=sum(gop.frames * gop.width * gop.height for gop in gops),
+        targets_missed=sum(gop.target_met is False for gop in gops),
         error_class=INCOMPLETE if lacking else None,
         error=lacking,
         notes=published.header.decisions,
@@ -116,6 +126,7 @@ def _recorded(source: Source, job: JobContext, storage: Storage) -> VideoResult:
         frames_lost=(first["frames_declared"] or 0) - frames if coded else 0,
         gops=len(coded),
         pixels=sum(row["frames_encoded"] * row["width"] * row["height"] for row in coded),
+        targets_missed=sum(row["target_met"] is False for row in coded),
         error_class=first["error_class"],
         error=first["error"],
         notes=tuple(filter(None, [first["source_notes"]])),

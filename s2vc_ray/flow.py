@@ -206,7 +206,8 @@ class Flow:
         self._open[video.source.video_id] = open_
         for gop in video.staged:
             self._reporter.gop_done(gop, resumed=True)
-        self._queue.add(GopTask(spec, video.staging) for spec in video.specs if spec.index not in open_.done)
+        todo = (spec for spec in video.specs if spec.index not in open_.done)
+        self._queue.add(GopTask(spec, video.staging, video.max_bpp) for spec in todo)
         self._close_if_settled(open_)
 
     def _failed_try(self, failure: GopFailure, final: bool) -> None:

@@ -39,6 +39,7 @@ class Counts:
         frames_settled: those of `planned_frames` that are staged, or given up with their video.
         gops_coded, gops_resumed: staged by this run, and found staged. ``gops_failed``: given up, by class.
         retries: GOPs tried again, by the class of error.
+        probes: how often GOPs were coded to find the q that their target needs; 0 without targets.
         frames, pixels, payload_bytes, video_seconds: of the GOPs coded. ``video_seconds`` is playing time.
         source_bytes, archive_bytes: of the videos archived.
         worker_seconds, gpu_seconds: workers and their GPUs over time, busy or not; None when no pool was told.
@@ -63,6 +64,7 @@ class Counts:
     gops_resumed: int = 0
     gops_failed: Counter[str] = field(default_factory=Counter)
     retries: Counter[str] = field(default_factory=Counter)
+    probes: int = 0
     frames: int = 0
     pixels: int = 0
     payload_bytes: int = 0
@@ -161,6 +163,7 @@ class JobMeter:
                 counts.gops_resumed += 1
                 return
             counts.gops_coded += 1
+            counts.probes += gop.probes if gop.target else 0
             counts.frames += frames
             counts.pixels += frames * gop.width * gop.height
             counts.payload_bytes += gop.payload_bytes

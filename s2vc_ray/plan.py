@@ -1,7 +1,7 @@
 """From a source to GOP references: fixity, what the destination already holds, probe, split.
 
 One call per source, on any node, and its trouble is a value, `VideoFailure`, so that one bad source never ends a batch.
-Reads a source's bytes and its packets; its pictures only to find scene cuts. Knows nothing of executors or the codec.
+Reads a source's bytes and its packets. Knows nothing of executors or the codec.
 """
 
 from __future__ import annotations
@@ -17,23 +17,19 @@ from s2vc_ray.errors import (
     ArchiveError,
     ConfigError,
     ObjectExists,
-    ObjectMissing,
     S2vcError,
     SourceError,
 )
 from s2vc_ray.fixity import fixity
 from s2vc_ray.manifest import Description, describe
 from s2vc_ray.probe import probe
-from s2vc_ray.scene_cuts import find_cuts
+from s2vc_ray.size_budget import bits_per_pixel
 from s2vc_ray.sources import Source, open_media
 from s2vc_ray.split import split
 from s2vc_ray.staging import (
     StagedGop,
-    cuts_key,
-    pack_cuts,
     staging_key,
     staging_prefix,
-    unpack_cuts,
     unpack_staged,
 )
 from s2vc_ray.storage import Storage, open_source, stat_source
@@ -57,7 +53,8 @@ class SourceFixity:
 class PlannedVideo:
     """A source to encode: ``specs`` cover every frame once, ``staging`` is where its GOPs are staged.
 
-    ``staged`` are the GOPs that an earlier run has staged.
+    ``staged`` are the GOPs that an earlier run has staged. ``max_bpp`` is the most payload bits per pixel of each GOP
+    where the job asks for a size.
     """
 
     source: Source
@@ -66,6 +63,7 @@ class PlannedVideo:
     specs: Sequence[GopSpec]
     staging: str
     staged: tuple[StagedGop, ...] = ()
+    max_bpp: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +123,10 @@ def plan_video(
             return PublishedVideo(source, known, staging, _latest_version(storage, source, known.sha256))
         with open_media(source.uri) as media:
             info = probe(media, uri=source.uri)
-        cuts = _cuts(source, info, storage, staging) if config.scene_cuts else None
-        specs = split(info, source_uri=source.uri, video_id=source.video_id, gop=config.gop, cuts=cuts)
-        staged = _staged(storage, staging, len(specs))
-        return PlannedVideo(source, known, info, specs, staging, staged)
+        specs = split(info, source_uri=source.uri, video_id=source.video_id, gop=config.gop)
+        staged = read_staged(storage, staging, range(len(specs)))
+        budget = bits_per_pixel(config, info, specs, uri=source.uri, source_bytes=known.size)
+        return PlannedVideo(source, known, info, specs, staging, staged, budget)
     except Exception as error:
         return failure_of(source, error, known)
 
@@ -147,22 +145,10 @@ def _unchanged(source: Source, storage: Storage, told: Description) -> SourceFix
     return SourceFixity(now.size, now.etag, told.source_sha256)
 
 
-def _cuts(source: Source, info: VideoInfo, storage: Storage, prefix: str) -> tuple[int, ...]:
-    """The scene cuts that are staged, else those that are found now, staged for whoever plans the video again."""
-    key = cuts_key(prefix)
-    with suppress(ObjectMissing):
-        return unpack_cuts(storage.read(key), key, info.frames)
-    with open_media(source.uri) as media:
-        cuts = find_cuts(media, info, uri=source.uri)
-    if not storage.put(key, pack_cuts(cuts, info.frames)):
-        with suppress(ObjectMissing):
-            return unpack_cuts(storage.read(key), key, info.frames)
-    return cuts
-
-
-def _staged(storage: Storage, prefix: str, count: int) -> tuple[StagedGop, ...]:
+def read_staged(storage: Storage, prefix: str, gops: Sequence[int]) -> tuple[StagedGop, ...]:
+    """Those of ``gops`` that are staged under ``prefix``."""
     there = {item.key for item in storage.list(f"{prefix}/")}
-    keys = [key for key in (staging_key(prefix, index) for index in range(count)) if key in there]
+    keys = [key for key in (staging_key(prefix, index) for index in gops) if key in there]
     if not keys:
         return ()
     with ThreadPoolExecutor(_READERS) as readers:
@@ -255,10 +241,13 @@ def _difference(header: ArchiveHeader, source_sha256: str, config: JobConfig, we
         return f"was made from other bytes (SHA-256 {header.source_sha256[:12]}, not {source_sha256[:12]})"
     if header.weights_sha256 != weights_sha256:
         return f"was coded by other weights ({header.weights_sha256[:12]}, not {weights_sha256[:12]})"
+    if header.target != config.target_text:
+        asked = config.target_text or f"q {config.quality}"
+        return f"was made for {header.target or f'q {header.q}'}, not {asked}"
     if (header.q, header.gop_length) != (config.quality, config.gop):
         return f"was coded at q {header.q}, GOP {header.gop_length}, not q {config.quality}, GOP {config.gop}"
-    if header.scene_cuts != config.scene_cuts:
-        return f"was cut {'with' if header.scene_cuts else 'without'} --scene-cuts"
+    if header.shots != config.scene_cuts:
+        return f"was made with --{'' if header.shots else 'no-'}scene-cuts"
     if header.deinterlace != config.deinterlace:
         return f"was made {'with' if header.deinterlace else 'without'} --deinterlace"
     return ""

@@ -13,7 +13,7 @@ class VideoResult:
     ``skipped`` (its archive was there already) or ``failed``. ``error`` says what is wrong with the source,
     also when a partial archive is skipped; ``notes`` what was decided about its pictures, as in the archive's header.
     ``frames_lost`` counts frames that the container promised and that are not in the archive; ``pixels`` is true pixels
-    of all coded frames. Sizes are in bytes.
+    of all coded frames. ``targets_missed`` counts the archive's GOPs that do not meet their target. Sizes are in bytes.
     """
 
     uri: str
@@ -27,6 +27,7 @@ class VideoResult:
     frames_lost: int = 0
     gops: int = 0
     pixels: int = 0
+    targets_missed: int = 0
     error_class: str | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
@@ -42,6 +43,7 @@ class Totals:
     """Sums over a job. Sizes are in bytes and, like frames, GOPs and pixels, of what this run compressed.
 
     ``troubled`` counts the sources with an error: failed ones, partial ones, and skipped ones whose archive is partial.
+    ``targets_missed`` counts GOPs of all archives, those of skipped sources too.
     """
 
     ok: int = 0
@@ -55,11 +57,17 @@ class Totals:
     frames: int = 0
     gops: int = 0
     pixels: int = 0
+    targets_missed: int = 0
 
     def plus(self, video: VideoResult) -> Totals:
         """With one more video."""
         ended = {video.status: getattr(self, video.status) + 1}
-        out = replace(self, **ended, troubled=self.troubled + (video.error_class is not None))
+        out = replace(
+            self,
+            **ended,
+            troubled=self.troubled + (video.error_class is not None),
+            targets_missed=self.targets_missed + video.targets_missed,
+        )
         if video.status not in ("ok", "partial"):
             return out
         return replace(
@@ -74,7 +82,7 @@ class Totals:
 
 
 class Tally:
-    """Adds up a job's results and keeps the first of them, those with an error before all others.
+    """Adds up a job's results and keeps the first of them, those with an error or a missed target before all others.
 
     A report of a million videos is not held in memory; the manifest has all of them.
     """
@@ -88,10 +96,11 @@ class Tally:
     def add(self, place: int, video: VideoResult) -> None:
         """Count the result of the source at ``place`` in the job's list."""
         self.totals = self.totals.plus(video)
-        kept = self._troubled if video.error_class else self._clean
+        troubled = bool(video.error_class or video.targets_missed)
+        kept = self._troubled if troubled else self._clean
         if len(self._troubled) + len(self._clean) < self._keep:
             kept[place] = video
-        elif video.error_class and self._clean:
+        elif troubled and self._clean:
             self._clean.popitem()
             kept[place] = video
 
@@ -120,8 +129,8 @@ class JobReport:
 
     @property
     def clean(self) -> bool:
-        """Whether every source is compressed in full."""
-        return not self.totals.troubled
+        """Whether every source is compressed in full, and as it was asked for."""
+        return not self.totals.troubled and not self.totals.targets_missed
 
 
 @dataclass(frozen=True, slots=True)

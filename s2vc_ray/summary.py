@@ -18,6 +18,7 @@ class Summary:
 
     Attributes:
         seconds: wall time.
+        probes: of the GOPs coded for a target, how many q each was coded at on average; None without.
         gops, frames, video_hours, bpp: what this run coded; ``gops_resumed`` were staged by an earlier one.
         fps: frames coded per second of wall time; ``times_real_time``: seconds of video per second.
         source_bytes, archive_bytes, ratio: of the videos whose archive this run finished.
@@ -32,6 +33,7 @@ class Summary:
     gops: int
     gops_resumed: int
     frames: int
+    probes: float | None
     video_hours: float | None
     bpp: float | None
     fps: float | None
@@ -56,6 +58,7 @@ def sum_up(counts: Counts, samples: Iterable[Sample] = (), prices: Prices | None
         gops=counts.gops_coded,
         gops_resumed=counts.gops_resumed,
         frames=counts.frames,
+        probes=_over(counts.probes, counts.gops_coded),
         video_hours=_hours(video_seconds),
         bpp=counts.bpp,
         fps=_over(counts.frames, counts.seconds),
@@ -91,13 +94,17 @@ def describe(result: VideoResult) -> str:
         return f"{result.name}: FAILED, {result.error_class}: {result.error}"
     if result.status == "skipped":
         whole = f"PARTIAL: {result.error}" if result.error else f"{result.archive} is complete"
-        return f"{result.name}: skipped, {whole}"
+        return f"{result.name}: skipped, {whole}{_missed(result.targets_missed)}"
     lost = f", PARTIAL: {result.error}" if result.error else ""
     notes = "".join(f"; {note}" for note in result.notes)
     return (
         f"{result.name}: {result.frames} frames, {size(result.source_bytes)} -> "
-        f"{size(result.archive_bytes)}, {result.bpp or 0:.4f} bpp{lost}{notes}"
+        f"{size(result.archive_bytes)}, {result.bpp or 0:.4f} bpp{_missed(result.targets_missed)}{lost}{notes}"
     )
+
+
+def _missed(gops: int) -> str:
+    return f", {gops} GOPs MISS their target" if gops else ""
 
 
 def summarise(report: JobReport) -> str:
@@ -108,7 +115,7 @@ def summarise(report: JobReport) -> str:
     )
     if report.totals.frames:
         line += f"; {size(report.totals.source_bytes)} -> {size(report.totals.archive_bytes)}"
-    return line
+    return line + _missed(report.totals.targets_missed)
 
 
 def named(sample: Sample) -> str:
@@ -129,6 +136,8 @@ def _coded(summary: Summary) -> str:
         line += f", {summary.bpp:.4f} bpp"
     if summary.ratio is not None:
         line += f", sources to archives {few(summary.ratio)} : 1"
+    if summary.probes:
+        line += f", {few(summary.probes)} probes a GOP"
     if summary.gops_resumed:
         line += f"; {summary.gops_resumed} GOPs were staged already"
     return line

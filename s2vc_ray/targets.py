@@ -170,6 +170,37 @@ class Budget:
 Target = Floor | Budget
 
 
+def from_options(
+    floor: str | None, max_bpp: float | None, bpp: float | None, size: str | None, ratio: float | None
+) -> Target | None:
+    """The one target that options name; None when they name none.
+
+    Raises:
+        ConfigError: they name several, or one that is not understood.
+    """
+    given = {
+        "--target": floor,
+        "--target-bpp": bpp,
+        "--target-size": size,
+        "--target-ratio": ratio,
+    }
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise ConfigError(
+            f"{' and '.join(names)}: a GOP's q can be searched for one of them only; for a floor within a most of bits "
+            "give --target with --max-bpp"
+        )
+    if max_bpp is not None and floor is None:
+        raise ConfigError("--max-bpp limits what a --target may take; give --target-bpp for a budget alone")
+    if floor is not None:
+        return Floor.parse(floor, max_bpp)
+    if size is not None:
+        return Budget("size", parse_size(size))
+    if bpp is not None:
+        return Budget("bpp", bpp)
+    return None if ratio is None else Budget("ratio", ratio)
+
+
 def parse_size(text: str) -> int:
     """Bytes from ``700M``, ``1.5G``, ``200MiB`` or ``123456``: k, M, G, T by 1000, Ki, Mi, Gi, Ti by 1024.
 
