@@ -66,6 +66,7 @@ class JobOptions:
             device=self.device,
             executor="ray",
             quality=self.quality,
+            allow_larger=True,
             workers=self.workers,
             metrics=MetricPolicy.parse(self.metrics),
         )

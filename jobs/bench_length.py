@@ -32,7 +32,9 @@ from s2vc_ray.worker import Worker
 PIECE = 10
 """Seconds of the clip that is repeated."""
 _RATE = 25
-_CONFIG = JobConfig(model="fake", metrics=MetricPolicy.parse("none"), executor="local", device="cpu")
+_CONFIG = JobConfig(
+    model="fake", metrics=MetricPolicy.parse("none"), executor="local", allow_larger=True, device="cpu"
+)
 _spawn = multiprocessing.get_context("spawn")
 
 

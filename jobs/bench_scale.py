@@ -41,7 +41,7 @@ from s2vc_ray.tasks import ThreadTasks
 from s2vc_ray.values import ColourTags, VideoInfo
 
 CODEC = CodecIdentity("sleeper", "5e" * 32, "small", "cpu", "")
-CONFIG = JobConfig(gop=32, metrics=MetricPolicy.parse("none"))
+CONFIG = JobConfig(gop=32, allow_larger=True, metrics=MetricPolicy.parse("none"))
 
 
 @dataclass(frozen=True, slots=True)

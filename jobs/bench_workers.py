@@ -253,7 +253,14 @@ def _killing(name: str, after: float) -> Iterator[None]:
 
 
 def _config(workers: int) -> JobConfig:
-    return JobConfig(gop=_GOP, device="cpu", threads=1, workers=workers, metrics=MetricPolicy.parse("none"))
+    return JobConfig(
+        gop=_GOP,
+        device="cpu",
+        allow_larger=True,
+        threads=1,
+        workers=workers,
+        metrics=MetricPolicy.parse("none"),
+    )
 
 
 def _write_clips(folder: Path, gops: int, videos: int) -> None:

@@ -25,7 +25,9 @@ VICTIM = "waves.mp4"
 
 
 def compressed(sources: Path, out: Path) -> None:
-    config = JobConfig(model="fake", executor="local", gop=GOP, metrics=MetricPolicy.parse("none"))
+    config = JobConfig(
+        model="fake", executor="local", allow_larger=True, gop=GOP, metrics=MetricPolicy.parse("none")
+    )
     compress([str(sources)], str(out), config, load_codec=load_fake)
     collect(str(out), older_than=0)
 

@@ -88,7 +88,9 @@ def refused(policy: Policy, requests: list[Request]) -> list[Request]:
 def test_a_job_and_what_follows_it_need_nothing_more(requests: list[Request], tmp_path: Path) -> None:
     clip = media.make_clip(tmp_path / "a.mp4", frames=20, size=(66, 50), audio="aac")
     operator().upload_file(str(clip), "tapes", "raw/a.mp4")
-    config = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("none"))
+    config = JobConfig(
+        model="fake", executor="local", allow_larger=True, gop=8, metrics=MetricPolicy.parse("none")
+    )
     for _ in range(2):
         report = compress(["s3://tapes/raw"], "s3://access/out", config, load_codec=load_fake)
         assert report.clean

@@ -60,6 +60,7 @@ class Run:
             **{
                 "model": "fake",
                 "executor": "local",
+                "allow_larger": True,
                 "gop": GOP,
                 "metrics": MetricPolicy.parse("none"),
                 **self._options,

@@ -25,7 +25,9 @@ from tests.destinations import describe
 from tests.fakes import load_fake
 from tests.memory_storage import MemoryStorage
 
-CONFIG = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("none"))
+CONFIG = JobConfig(
+    model="fake", executor="local", allow_larger=True, gop=8, metrics=MetricPolicy.parse("none")
+)
 
 
 def run(sources: list[Path], out: Path) -> None:

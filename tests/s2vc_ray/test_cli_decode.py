@@ -36,7 +36,9 @@ cli.main(sys.argv[1:])
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     clip = media.make_clip(folder / "a.mp4", frames=50, audio="aac")
-    config = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("none"))
+    config = JobConfig(
+        model="fake", executor="local", allow_larger=True, gop=8, metrics=MetricPolicy.parse("none")
+    )
     assert compress([str(clip)], str(folder / "out"), config, load_codec=load_fake).clean
     return folder / "out" / "a.mp4.s2vc"
 

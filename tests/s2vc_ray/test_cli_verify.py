@@ -24,7 +24,9 @@ def s2vc(*arguments: object) -> int:
 @pytest.fixture
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(s2vc_ray.verify.verify, "__kwdefaults__", {"watch": None, "load_codec": load_fake})
-    config = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("none"))
+    config = JobConfig(
+        model="fake", executor="local", allow_larger=True, gop=8, metrics=MetricPolicy.parse("none")
+    )
     clip = media.make_clip(tmp_path / "a.mp4", frames=12)
     compress([str(clip)], str(tmp_path / "out"), config, load_codec=load_fake)
     return tmp_path / "out"

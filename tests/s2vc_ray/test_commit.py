@@ -29,7 +29,9 @@ from s2vc_ray.worker import Worker
 from tests import media
 from tests.fakes import load_fake
 
-CONFIG = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("none"))
+CONFIG = JobConfig(
+    model="fake", executor="local", allow_larger=True, gop=8, metrics=MetricPolicy.parse("none")
+)
 CODEC = CodecIdentity("fake", "fa" * 32, "fake", "cpu", "")
 JOB = JobContext("j1", datetime(2026, 1, 2, tzinfo=UTC), CONFIG, CODEC)
 

@@ -30,6 +30,7 @@ def config(**options: Any) -> JobConfig:
     defaults = {
         "model": "fake",
         "executor": "local",
+        "allow_larger": True,
         "gop": 8,
         "batch": 2,
         "metrics": MetricPolicy.parse("none"),

@@ -37,7 +37,9 @@ def test_a_video_becomes_an_archive_and_comes_back_in_another_process(tmp_path: 
     clip = media.make_clip(
         tmp_path / "a.mkv", pts=PTS, time_base=Fraction(1, 1000), size=(96, 64), audio="aac"
     )
-    config = JobConfig(gop=4, workers=2, device="cpu", metrics=MetricPolicy.parse("sample:2", ("psnr",)))
+    config = JobConfig(
+        gop=4, workers=2, device="cpu", allow_larger=True, metrics=MetricPolicy.parse("sample:2", ("psnr",))
+    )
     report = compress([str(clip)], str(tmp_path / "out"), config)
     assert report.clean
 

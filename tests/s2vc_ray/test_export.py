@@ -30,7 +30,9 @@ CLOSE = {"h264": 6, "hevc": 8, "av1": 8, "prores": 6, "ffv1": 0}
 
 
 def archive_of(clip: Path) -> Path:
-    config = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("none"))
+    config = JobConfig(
+        model="fake", executor="local", allow_larger=True, gop=8, metrics=MetricPolicy.parse("none")
+    )
     assert compress([str(clip)], str(clip.parent / "out"), config, load_codec=load_fake).clean
     return clip.parent / "out" / f"{clip.name}.s2vc"
 

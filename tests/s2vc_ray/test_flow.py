@@ -26,7 +26,9 @@ from s2vc_ray.worker import Worker
 from tests import media
 from tests.fakes import load_fake
 
-CONFIG = JobConfig(model="fake", executor="local", gop=4, metrics=MetricPolicy.parse("none"))
+CONFIG = JobConfig(
+    model="fake", executor="local", allow_larger=True, gop=4, metrics=MetricPolicy.parse("none")
+)
 
 
 class Watching(Silent):

@@ -34,7 +34,13 @@ from tests.faulty_s3 import (
 )
 from tests.seaweed import SeaweedServer
 
-CONFIG = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("sample:1", ("psnr",)))
+CONFIG = JobConfig(
+    model="fake",
+    executor="local",
+    allow_larger=True,
+    gop=8,
+    metrics=MetricPolicy.parse("sample:1", ("psnr",)),
+)
 ANYWHERE = (
     answer(500, "InternalError"),
     answer(503, "SlowDown"),

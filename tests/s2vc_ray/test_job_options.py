@@ -41,7 +41,13 @@ GOPS = [16, 16, 8]
 SHOTS = [[9, 7], [13, 3], [3, 5]]
 """What of ``SCENES`` lies in each GOP of 16 frames."""
 
-CUTS = JobConfig(model="fake", executor="local", gop=16, metrics=MetricPolicy.parse("sample:2", ("psnr",)))
+CUTS = JobConfig(
+    model="fake",
+    executor="local",
+    allow_larger=True,
+    gop=16,
+    metrics=MetricPolicy.parse("sample:2", ("psnr",)),
+)
 FIELDS = replace(CUTS, scene_cuts=False, gop=8, deinterlace=True)
 CODEC = CodecIdentity("fake", "fa" * 32, "fake", "cpu", "")
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)

@@ -31,7 +31,11 @@ def bucket(seaweed_server: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> st
 
 def run(source: str, destination: str) -> JobReport:
     config = JobConfig(
-        model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("sample:1", ("psnr",))
+        model="fake",
+        executor="local",
+        allow_larger=True,
+        gop=8,
+        metrics=MetricPolicy.parse("sample:1", ("psnr",)),
     )
     return compress([source], destination, config, load_codec=load_fake)
 

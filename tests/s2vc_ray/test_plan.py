@@ -17,7 +17,9 @@ from s2vc_ray.storage import open_storage
 from tests import media
 from tests.fakes import load_fake
 
-CONFIG = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("none"))
+CONFIG = JobConfig(
+    model="fake", executor="local", allow_larger=True, gop=8, metrics=MetricPolicy.parse("none")
+)
 WEIGHTS = "fa" * 32
 
 

@@ -27,6 +27,7 @@ def test_actors_may_die_and_poison_is_quarantined(tmp_path: Path) -> None:
     config = JobConfig(
         model=f"fake:die=5:{marker}+crash=3",
         gop=8,
+        allow_larger=True,
         workers=2,
         batch=2,
         attempts=2,

@@ -22,7 +22,9 @@ from tests import media
 from tests.fakes import load_fake
 
 ray = pytest.importorskip("ray")
-CONFIG = JobConfig(model="fake", executor="local", gop=4, metrics=MetricPolicy.parse("none"))
+CONFIG = JobConfig(
+    model="fake", executor="local", allow_larger=True, gop=4, metrics=MetricPolicy.parse("none")
+)
 
 
 def process() -> int:

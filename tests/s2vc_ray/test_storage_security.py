@@ -46,7 +46,12 @@ SECRETS = {
 }
 BRISK = Patience(seconds=5, first=0.01, longest=0.05, connect_timeout=2, read_timeout=2)
 CONFIG = JobConfig(
-    model="fake", executor="local", gop=8, attempts=1, metrics=MetricPolicy.parse("none", ("psnr",))
+    model="fake",
+    executor="local",
+    allow_larger=True,
+    gop=8,
+    attempts=1,
+    metrics=MetricPolicy.parse("none", ("psnr",)),
 )
 NASTY_KEYS = (
     "../evil",

@@ -142,7 +142,9 @@ def test_a_real_job_is_watched_from_all_sides(tmp_path: Path) -> None:
 
     media.make_clip(tmp_path / "in.mp4", frames=20)
     media.text_file(tmp_path / "letter.mp4")
-    config = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("none"))
+    config = JobConfig(
+        model="fake", executor="local", allow_larger=True, gop=8, metrics=MetricPolicy.parse("none")
+    )
     err = io.StringIO()
     options = TelemetryOptions(
         log=str(tmp_path / "job.log"), log_level="debug", metrics_port=0, prices=Prices(per_tb_month=1e9)

@@ -32,7 +32,13 @@ from s2vc_ray.verify_structure import Structure, examine
 from tests import media
 from tests.fakes import FakeCodec, OutOfMemoryError, load_fake
 
-CONFIG = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("sample:2", ("psnr",)))
+CONFIG = JobConfig(
+    model="fake",
+    executor="local",
+    allow_larger=True,
+    gop=8,
+    metrics=MetricPolicy.parse("sample:2", ("psnr",)),
+)
 DEEP = ("structure", "symbols", "pixels")
 
 

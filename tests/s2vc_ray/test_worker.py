@@ -26,7 +26,9 @@ from s2vc_ray.worker import CodecLoader, Worker
 from tests import media
 from tests.fakes import FakeCodec, load_fake
 
-CONFIG = JobConfig(model="fake", executor="local", gop=8, metrics=MetricPolicy.parse("none"))
+CONFIG = JobConfig(
+    model="fake", executor="local", allow_larger=True, gop=8, metrics=MetricPolicy.parse("none")
+)
 
 
 @pytest.fixture
