@@ -33,8 +33,12 @@ from s2vc_ray.staging import (
     unpack_staged,
 )
 from s2vc_ray.storage import Storage, open_source, stat_source
+from s2vc_ray.storage_local import LocalStorage
 from s2vc_ray.values import GopSpec, VideoInfo
 from s2vc_ray.versions import archive_key
+
+_LONGEST_NAME = 255
+"""Bytes of a file's name."""
 
 _READERS = 8
 """Staged GOPs of one video read at once when a job is resumed."""
@@ -107,6 +111,7 @@ def plan_video(
     try:
         if source.refused:
             raise ConfigError(source.refused)
+        _refuse_long_name(source, storage)
         digest = config.config_hash(weights_sha256)
         told = describe(storage, parts, archive=source.archive_key, config_hash=digest) if parts else None
         known = _unchanged(source, storage, told) if told else None
@@ -129,6 +134,18 @@ def plan_video(
         return PlannedVideo(source, known, info, specs, staging, staged, budget)
     except Exception as error:
         return failure_of(source, error, known)
+
+
+def _refuse_long_name(source: Source, storage: Storage) -> None:
+    """Before hours of work: file systems take no longer names, and the frame list's is the longest."""
+    longest = max(len(part.encode()) for part in source.frame_list_key.split("/"))
+    if isinstance(storage, LocalStorage) and longest > _LONGEST_NAME:
+        name = len(source.name.rpartition("/")[2].encode())
+        most = _LONGEST_NAME - (longest - name)
+        raise ConfigError(
+            f"{source.uri}: its name has {name} bytes, and file names of what is made of it would have up to {longest}, "
+            f"of {_LONGEST_NAME} at most: rename the source to {most} bytes or fewer, or compress it to s3://"
+        )
 
 
 def _staging(source: Source, known: SourceFixity, digest: str, config: JobConfig) -> str:

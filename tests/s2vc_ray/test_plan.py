@@ -54,6 +54,20 @@ def test_unusable_sources(tmp_path: Path, make: Callable[[Path], Path], error_cl
     assert "a.mp4" in failure.error
 
 
+def test_names_too_long_for_the_destination_fail_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = media.make_clip(tmp_path / "a.mp4", frames=2)
+    fits = clip.rename(tmp_path / ("é" * 121 + ".mp4"))
+    assert len(fits.name.encode()) == 246
+    assert isinstance(plan(fits), PlannedVideo)
+    with monkeypatch.context() as patch:
+        patch.setattr("s2vc_ray.plan.read_fixity", None)
+        failure = plan(fits.rename(tmp_path / ("é" * 121 + "e.mp4")))
+    assert isinstance(failure, VideoFailure)
+    assert (failure.error_class, "rename the source to 246 bytes" in failure.error) == ("ConfigError", True)
+
+
 def test_a_bug_is_a_failure_of_its_source_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oops")
