@@ -29,7 +29,7 @@ from tests.chaos.store import RestartableStore
 _TICK_SECONDS = 0.2
 _RESTARTS = 6
 """How often a driver that ended by itself, unfinished, is started again."""
-JOB = ["--gop", str(GOP), "--metrics", "none", "--threads", "1"]
+JOB = ["--gop", str(GOP), "--metrics", "none", "--threads", "1", "--allow-larger"]
 
 
 @dataclass(frozen=True, slots=True)
