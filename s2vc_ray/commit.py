@@ -121,7 +121,7 @@ def _publish(
         check_unchanged(video.source.uri, video.fixity)
         is_new = storage.stat(published.key) is None
         if is_new and not job.config.allow_larger:
-            _check_smaller(video, published)
+            check_smaller(video, published)
         is_first = is_new and _put_frame_list(video.source, frames, storage)
         if is_first and storage.put_file(published.key, path):
             return published
@@ -246,7 +246,8 @@ def check_unchanged(uri: str, known: SourceFixity) -> None:
         raise SourceError(f"{uri}: changed while it was being compressed; run the job again")
 
 
-def _check_smaller(video: PlannedVideo, archive: Published) -> None:
+def check_smaller(video: PlannedVideo, archive: Published) -> None:
+    """Raise LargerThanSource where it is."""
     if archive.fixity.size > video.fixity.size:
         raise LargerThanSource(
             f"{video.source.uri}: its archive takes {archive.fixity.size} bytes and the source {video.fixity.size}, so "

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from s2vc_ray.bag import is_stale, write_bag
 from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import ConfigError, StorageError
 from s2vc_ray.executor import Executor, LocalExecutor
-from s2vc_ray.flow import Flow
+from s2vc_ray.flow import COMPRESS, Flow, Steps
 from s2vc_ray.gc import abandoned
 from s2vc_ray.progress import Reporter, Silent
 from s2vc_ray.results import JobReport
@@ -63,17 +63,43 @@ def compress(
     # What is wrong with an argument shows before anything is started.
     listing()
     storage = open_storage(destination)
+    return run_job(storage, config, listing, reporter=reporter, load_codec=load_codec, executor=executor)
+
+
+def run_job(
+    storage: Storage,
+    config: JobConfig,
+    listing: Callable[[], Iterator[Source]],
+    *,
+    steps: Steps = COMPRESS,
+    where: str = "",
+    reporter: Reporter | None = None,
+    load_codec: CodecLoader = load_s2vc,
+    executor: Executor | None = None,
+) -> JobReport:
+    """Bring up what a job needs, run it, and take that down.
+
+    Args:
+        listing: lists the sources; see `s2vc_ray.flow.Flow`.
+        steps: what is done about each.
+        where: see `JobContext`.
+        reporter, load_codec, executor: as `compress`.
+
+    Raises:
+        As `compress`.
+    """
     executor = executor or make_executor(storage.uri, config, load_codec)
     try:
         codec = executor.start()
         for write in abandoned(storage, storage.now() - _ABANDONED_SECONDS):
             storage.discard(write)
         created = datetime.now(UTC)
-        job = JobContext(f"{created:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}", created, config, codec)
+        name = f"{created:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        job = JobContext(name, created, config, codec, where)
         tasks = make_tasks(config)
         try:
             batch = config.batch_on(codec.device)
-            report = Flow(job, listing, storage, executor, tasks, reporter or Silent(), batch).run()
+            report = Flow(job, listing, storage, executor, tasks, reporter or Silent(), batch, steps).run()
         finally:
             tasks.close()
     finally:

@@ -43,6 +43,23 @@ _REPORT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class Steps:
+    """What a job does about a source: tasks for any node.
+
+    Attributes:
+        plan: source, storage, config, weights' SHA-256 and the manifest's parts → what is to be done.
+        coded, published: planned video and staged GOPs, or published video; and job, storage → how it ended.
+    """
+
+    plan: Callable[..., PlannedVideo | PublishedVideo | VideoFailure]
+    coded: Callable[..., VideoResult]
+    published: Callable[..., VideoResult]
+
+
+COMPRESS = Steps(plan_video, finish_coded, finish_published)
+
+
+@dataclass(frozen=True, slots=True)
 class _Listed:
     """A source and its place in the listing."""
 
@@ -74,6 +91,7 @@ class Flow:
         executor: started.
         tasks: where planning and finishing run.
         batch: most GOPs of a batch.
+        steps: what is done about a source.
     """
 
     def __init__(
@@ -85,8 +103,10 @@ class Flow:
         tasks: TaskPool,
         reporter: Reporter,
         batch: int,
+        steps: Steps = COMPRESS,
     ) -> None:
         self._job = job
+        self._steps = steps
         self._listing = listing
         self._sources = self._new_first()
         self._storage = storage
@@ -157,7 +177,7 @@ class Flow:
                 self._listed, self._listing_error = True, error
                 return
             plan = self._tasks.submit(
-                plan_video,
+                self._steps.plan,
                 listed.source,
                 self._storage,
                 self._job.config,
@@ -195,13 +215,13 @@ class Flow:
         elif isinstance(plan, VideoFailure):
             self._finish(listed, finish_failed, plan)
         elif plan.described is None:
-            self._finish(listed, finish_published, plan)
+            self._finish(listed, self._steps.published, plan)
         else:
             self._end(listed, skipped(plan))
 
     def _open_video(self, listed: _Listed, video: PlannedVideo) -> None:
-        source, info = video.source, video.info
-        self._reporter.planned(source.video_id, source.name, info.frames, len(video.specs), _seconds(info))
+        source, frames = video.source, sum(spec.frames for spec in video.specs)
+        self._reporter.planned(source.video_id, source.name, frames, len(video.specs), _seconds(video.info))
         open_ = _Open(listed, video, {gop.index: gop for gop in video.staged})
         self._open[video.source.video_id] = open_
         for gop in video.staged:
@@ -232,7 +252,7 @@ class Flow:
         if open_.failures:
             self._finish(open_.listed, finish_failed, _blame(video, open_.failures))
         else:
-            self._finish(open_.listed, finish_coded, video, list(open_.done.values()))
+            self._finish(open_.listed, self._steps.coded, video, list(open_.done.values()))
 
     def _finish(self, listed: _Listed, how: Callable[..., VideoResult], *what: Any) -> None:
         end = self._tasks.submit(how, *what, self._job, self._storage)

@@ -287,6 +287,15 @@ def describe(storage: Storage, parts: Iterable[str], *, archive: str, config_has
     return Description(**{name: latest[1][name] for name in Description.__annotations__}) if latest else None
 
 
+def describe_archive(storage: Storage, parts: Iterable[str], archive: str) -> Description | None:
+    """What the latest of ``parts`` says of the archive under this key."""
+    rows = [
+        (row["created"], key, row) for key in parts if (row := _first_row(storage, key))["archive"] == archive
+    ]
+    latest = max(rows, key=lambda found: found[:2], default=None)
+    return Description(**{name: latest[2][name] for name in Description.__annotations__}) if latest else None
+
+
 def _first_version(row: dict[str, Any], made: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
     """The row of the version that all others began with; None when no row tells of it."""
     # As many steps as there are archives: what replaces itself, which only a forger could write, comes to an end.

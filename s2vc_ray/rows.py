@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,17 +25,27 @@ INCOMPLETE = "IncompleteSource"
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """One run: its id, when it began (UTC), its options, and the codec it found."""
+    """One run: its id, when it began (UTC), its options, and the codec it found.
+
+    ``where`` is the condition that names the GOPs of a job that codes some again.
+    """
 
     job: str
     created: datetime
     config: JobConfig
     codec: CodecIdentity
+    where: str = ""
 
     @property
     def config_hash(self) -> str:
         """Hash of what decides an archive's bytes."""
         return self.config.config_hash(self.codec.weights_sha256)
+
+    @property
+    def asked(self) -> str:
+        """All options as JSON."""
+        options = json.loads(self.config.to_json()) | ({"where": self.where} if self.where else {})
+        return json.dumps(options, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +179,7 @@ def _base(job: JobContext, source: Source, known: SourceFixity | None, status: s
         job=job.job,
         created=job.created,
         config_hash=job.config_hash,
-        config=job.config.to_json(),
+        config=job.asked,
         video_id=source.video_id,
         source_uri=_text(source.uri),
         source_name=_text(source.name),
