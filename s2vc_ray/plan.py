@@ -6,6 +6,7 @@ Reads a source's bytes and its packets. Knows nothing of executors or the codec.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -138,13 +139,12 @@ def plan_video(
 
 def _refuse_long_name(source: Source, storage: Storage) -> None:
     """Before hours of work: file systems take no longer names, and the frame list's is the longest."""
-    longest = max(len(part.encode()) for part in source.frame_list_key.split("/"))
+    longest = max(len(os.fsencode(part)) for part in source.frame_list_key.split("/"))
     if isinstance(storage, LocalStorage) and longest > _LONGEST_NAME:
-        name = len(source.name.rpartition("/")[2].encode())
-        most = _LONGEST_NAME - (longest - name)
+        name = len(os.fsencode(source.name.rpartition("/")[2]))
         raise ConfigError(
-            f"{source.uri}: its name has {name} bytes, and file names of what is made of it would have up to {longest}, "
-            f"of {_LONGEST_NAME} at most: rename the source to {most} bytes or fewer, or compress it to s3://"
+            f"{source.uri}: its name has {name} bytes, and names of what is made of it would have {longest}, where "
+            f"{_LONGEST_NAME} is the most: rename it to {_LONGEST_NAME - longest + name} bytes or fewer, or compress it to s3://"
         )
 
 

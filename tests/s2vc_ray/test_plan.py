@@ -65,7 +65,7 @@ def test_names_too_long_for_the_destination_fail_before_any_work(
         patch.setattr("s2vc_ray.plan.read_fixity", None)
         failure = plan(fits.rename(tmp_path / ("é" * 121 + "e.mp4")))
     assert isinstance(failure, VideoFailure)
-    assert (failure.error_class, "rename the source to 246 bytes" in failure.error) == ("ConfigError", True)
+    assert (failure.error_class, "rename it to 246 bytes" in failure.error) == ("ConfigError", True)
 
 
 def test_a_bug_is_a_failure_of_its_source_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
