@@ -1,9 +1,9 @@
 """The ``s2vc`` command: the table of its commands, and how errors end it. The commands are the ``cli_*.py``.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done; 1 some sources
-failed, could be compressed only in part or (``status``) are not finished, the others are done; 2 an option,
-source list or cluster the job cannot run with; 3 an archive or model that cannot be used; 4 a store or
-cluster that failed.
+failed, could be compressed only in part, miss the target asked for or (``status``) are not finished, the
+others are done; 2 an option, source list or cluster the job cannot run with; 3 an archive or model that
+cannot be used; 4 a store or cluster that failed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import warnings
 import typer
 
 from s2vc_model.errors import ModelError
-from s2vc_ray import cli_audit, cli_compress, cli_decode, cli_inspect, cli_model, cli_verify
+from s2vc_ray import cli_audit, cli_compress, cli_decode, cli_inspect, cli_model, cli_verify, cli_view
 from s2vc_ray.errors import ArchiveError, ConfigError, S2vcError
 
 # Two spinning torch threads on two cores are many times slower than one; read when torch is first imported.
@@ -38,6 +38,7 @@ for command in (
     cli_decode.decompress,
     cli_decode.export,
     cli_decode.frame,
+    cli_view.view,
     cli_inspect.info,
     cli_inspect.status,
     cli_inspect.gc,

@@ -35,10 +35,6 @@ _VIDEO = (
     *("bpp", "kbps", "q_min", "q_max", "encode_fps", "job", "later_job"),
     *("codec", "target", "targets_missed", "probes"),
 )
-_WORST = (
-    *("source_name", "gop_index", "at", "q", "bpp"),
-    *GOP_NOTES,
-)
 
 
 def html_report(
@@ -90,6 +86,7 @@ def _page(report: AuditReport, data: ReportData, pairs: Sequence[StillPair], now
         "made": f"{now:%Y-%m-%d %H:%M} UTC",
         "version": version("s2vc-ray"),
         "labels": {name: label(name) for name in QUALITY},
+        "units": {name: LABELS.get(name, ("", ""))[1] for name in QUALITY},
         "higher": dict(QUALITY),
         "quality": report.quality,
         "requirements": [
@@ -112,6 +109,7 @@ def _page(report: AuditReport, data: ReportData, pairs: Sequence[StillPair], now
         "side": SIDE,
         "shown": len(data.videos),
         "total": data.videos_total,
+        "coded": data.videos_total - report.totals["failed"],
         "timelines": len(data.timelines),
         "timelines_most": TIMELINES,
         "points": len(data.gops),
@@ -208,7 +206,8 @@ def _drawn(report: AuditReport, data: ReportData) -> dict[str, Any]:
 
 
 def _worst(metric: str, rows: Sequence[Mapping[str, Any]], data: ReportData) -> dict[str, Any]:
-    names = (*_WORST, f"{metric}_worst", f"{metric}_mean", f"{metric}_worst_frame")
+    figures = (f"{metric}_worst", f"{metric}_mean", f"{metric}_worst_frame")
+    names = ("source_name", "gop_index", "at", *figures, "bpp", "q", *GOP_NOTES)
     columns = [name for name in names if any(row.get(name) is not None for row in rows)]
     return {
         "columns": columns,

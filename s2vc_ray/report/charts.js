@@ -21,9 +21,10 @@ function figure(value, name = "") {
   if (typeof value === "string") return value;
   if (name.endsWith("_bytes")) return bytes(value);
   if (name === "seconds") return duration(value);
-  if (/^(psnr|vmaf)(?!.*frame)/.test(name)) return value.toFixed(2);
-  if (/^(kbps|ratio|encode|at$)/.test(name)) return value.toFixed(1);
-  if (Number.isInteger(value) && !/^(bpp|ms_ssim|lpips|dists|flicker)/.test(name)) return value.toLocaleString("en").replaceAll(",", "\u202f");
+  const counted = Number.isInteger(value) && !/^(bpp|kbps|ratio|encode|at$)|_(mean|worst)$/.test(name);
+  if (counted) return value.toLocaleString("en").replaceAll(",", "\u202f");
+  if (/^(psnr|vmaf)/.test(name)) return value.toFixed(2);
+  if (/^(kbps|ratio|encode|at$|q$)/.test(name)) return value.toFixed(1);
   return value.toFixed(4);
 }
 

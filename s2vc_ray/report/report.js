@@ -101,7 +101,7 @@
 
     function told(point) {
       const metric = names.get($("rd-metric").value);
-      const lines = [point.name, `${figure(point.x, "bpp")} bpp`, `${metric.label} ${figure(point.y, metric.name)}${metric.unit ? " " + metric.unit : ""}`];
+      const lines = [point.name, `${figure(point.x, "bpp")} bpp`, `${metric.label} ${figure(point.y, metric.name + "_mean")}${metric.unit ? " " + metric.unit : ""}`];
       if (point.q !== null) lines.push("q " + point.q);
       return lines.join("\n");
     }
@@ -199,13 +199,18 @@
   }
 
   function drawHistogram(holder, one, width) {
-    const height = 150, box = { left: 34, right: width - 6, top: 10, bottom: height - 24 };
+    const height = 150, box = { left: 34, right: width - 14, top: 10, bottom: height - 24 };
     const most = Math.max(...one.counts), total = one.counts.reduce((a, b) => a + b, 0), count = one.counts.length;
     const name = one.figure === "bpp" ? "Bits per pixel" : one.figure === "q" ? "Quality index q" : one.figure === "encode_fps" ? "Encoding, frames a second" : title(one.figure);
+    if (count === 1) {
+      const value = one.figure === "q" ? `q ${one.low}` : `${+one.low.toPrecision(4)} to ${+(one.low + one.step).toPrecision(4)}`;
+      holder.replaceChildren(element("h4", {}, name), element("p", { class: "empty" }, `${value} for all ${figure(total)}`));
+      return;
+    }
     const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": `${name}: ${total} GOPs from ${+one.low.toPrecision(4)} to ${+(one.low + one.step * count).toPrecision(4)}` });
     const high = one.low + one.step * count, centred = one.figure === "q" ? one.step / 2 : 0;
     const x = scale([one.low, high], [box.left, box.right]), y = scale([0, most], [box.bottom, box.top]);
-    const ticks = linearTicks(one.low, high, Math.max(2, width / 75)).filter(({ value }) => !centred || value < high);
+    const ticks = linearTicks(one.low, high, Math.max(2, width / 75)).filter(({ value }) => !centred || (value < high && Number.isInteger(value)));
     drawAxes(picture, box, (value) => x(value + centred), y, ticks, linearTicks(0, most, 3).filter(({ value }) => Number.isInteger(value)));
     const digits = Math.max(0, -Math.floor(Math.log10(one.step) + 1e-9));
     one.counts.forEach((number, at) => {
@@ -280,7 +285,7 @@
         cursor.setAttribute("width", Math.max(1, x(ends[number]) - x(line.at[number])));
         cursor.setAttribute("visibility", "visible");
         const last = line.gop[number] + line.per - 1, lines = [(line.per > 1 ? `GOPs ${line.gop[number]} to ${last}` : `GOP ${line.gop[number]}`) + ` at ${clock(line.at[number])}`, `${figure(line.bpp[number], "bpp")} bpp, q ${figure(line.q[number], "q")}`];
-        for (const one of metrics) if (line[one.name + "_mean"][number] !== null) lines.push(`${one.label} ${figure(line[one.name + "_mean"][number], one.name)}, worst ${figure(line[one.name + "_worst"][number], one.name)}`);
+        for (const one of metrics) if (line[one.name + "_mean"][number] !== null) lines.push(`${one.label} ${figure(line[one.name + "_mean"][number], one.name + "_mean")}, worst ${figure(line[one.name + "_worst"][number], one.name + "_worst")}`);
         const box = picture.getBoundingClientRect();
         tip.show(lines.join("\n"), clientX ?? box.x + x(line.at[number]) * box.width / width, clientY ?? box.y + 40);
         picture.setAttribute("aria-label", lines.join(", "));
@@ -341,7 +346,9 @@
   function drawVideos(left) {
     const place = $("video-table"), had = document.activeElement?.dataset?.column;
     if (!videos.length) { place.replaceChildren(element("p", { class: "empty" }, "There are none.")); return; }
-    const hidden = new Set(["job", "q_min", "q_max", "later_job"]), shown = data.videos.columns.filter((name) => !hidden.has(name));
+    const hidden = new Set(["job", "q_min", "q_max", "later_job", "frames"]);
+    if (new Set(videos.map((video) => get(video, "codec"))).size === 1) hidden.add("codec");
+    const shown = data.videos.columns.filter((name) => !hidden.has(name));
     const head = element("tr");
     for (const name of shown) {
       const button = element("button", { type: "button", "data-column": name }, title(name) + (state.sort === name ? (state.down ? " ↓" : " ↑") : ""));
