@@ -144,7 +144,8 @@ def _refuse_long_name(source: Source, storage: Storage) -> None:
         name = len(os.fsencode(source.name.rpartition("/")[2]))
         raise ConfigError(
             f"{source.uri}: its name has {name} bytes, and names of what is made of it would have {longest}, where "
-            f"{_LONGEST_NAME} is the most: rename it to {_LONGEST_NAME - longest + name} bytes or fewer, or compress it to s3://"
+            f"{_LONGEST_NAME} is the most: rename it to {_LONGEST_NAME - longest + name} bytes or fewer, or compress it "
+            "to s3://"
         )
 
 

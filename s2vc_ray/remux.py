@@ -95,7 +95,7 @@ class Remux:
     def __post_init__(self) -> None:
         head = self.passthrough.head
         self.omitted.extend(head.omitted)
-        self._first = _first_packets(self.passthrough)
+        self._first = first_packets(self.passthrough)
         self._packets = self.passthrough.packets()
         every: list[PassStream | PassAttachment] = [*head.streams, *head.attachments]
         in_order = sorted(every, key=lambda one: one.index)
@@ -186,7 +186,7 @@ class Remux:
             self.omitted.append(Omitted(stream.index, stream.kind, stream.codec, reason))
             return
         else:
-            self._streams[number] = _add(self.out, stream)
+            self._streams[number] = add_track(self.out, stream)
             (self.covers if stream.kind == "video" else self.tracks).append(number)
         self.carried.append(stream.index)
 
@@ -195,7 +195,7 @@ class Remux:
         return stream.codec == "bin_data" and not stream.packets and bool(self.passthrough.head.chapters)
 
     def _why_not(self, stream: PassStream, first: PassPacket | None) -> str:
-        reason = _refusal(self.container, stream, first)
+        reason = why_refused(self.container, stream, first)
         if not reason:
             return ""
         if "timecode" in stream.metadata:
@@ -205,7 +205,7 @@ class Remux:
         able = [
             suffix
             for suffix, other in _SUFFIXES.items()
-            if other != self.container and not _refusal(other, stream, first)
+            if other != self.container and not why_refused(other, stream, first)
         ]
         return f"{reason}; {able[0]} can" if able else reason
 
@@ -280,7 +280,8 @@ def _shifted(time: int | None, unit: Fraction, shift: Fraction) -> int | None:
     return None if time is None else time + round(shift / unit)
 
 
-def _first_packets(passthrough: Passthrough) -> dict[int, PassPacket]:
+def first_packets(passthrough: Passthrough) -> dict[int, PassPacket]:
+    """The first packet of each stream that has one, by the stream's number."""
     wanted = sum(stream.packets > 0 for stream in passthrough.head.streams)
     found: dict[int, PassPacket] = {}
     for packet in passthrough.packets() if wanted else ():
@@ -290,7 +291,7 @@ def _first_packets(passthrough: Passthrough) -> dict[int, PassPacket]:
     return found
 
 
-def _refusal(container: str, stream: PassStream, first: PassPacket | None) -> str:
+def why_refused(container: str, stream: PassStream, first: PassPacket | None) -> str:
     """Why ``container`` cannot hold ``stream``: found by muxing its first packet alone. Empty when it can."""
     what = stream.codec or f"a {stream.kind} stream without a known codec"
     if stream.kind == "data" and container == "matroska":
@@ -300,7 +301,7 @@ def _refusal(container: str, stream: PassStream, first: PassPacket | None) -> st
     file = BytesIO()
     try:
         with av.open(file, "w", format=container, metadata_errors=TAG_ERRORS) as trial:
-            added = _add(trial, stream)
+            added = add_track(trial, stream)
             trial.start_encoding()
             if first is not None:
                 trial.mux(restore_packet(first, added, stream.time_base))
@@ -314,7 +315,8 @@ def _refusal(container: str, stream: PassStream, first: PassPacket | None) -> st
     return ""
 
 
-def _add(out: OutputContainer, stream: PassStream) -> Stream:
+def add_track(out: OutputContainer, stream: PassStream) -> Stream:
+    """Add ``stream``, with its tags, to a muxer that can hold it (see `why_refused`)."""
     template = BytesIO(stream.template)
     with av.open(template, "r", format=stream.template_format, metadata_errors=TAG_ERRORS) as file:
         if file.streams[0].type != stream.kind:
