@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-_GUESSES = 5
+_GUESSES = 6
 """Probes after which a curve is taken for too bent to guess along: from then on what is left is halved."""
 _CLIMBS = 8
 """Probes after which a curve that misses at ``safe``, and less so elsewhere, is given up."""
@@ -34,17 +34,21 @@ class Levels:
         best: the level that one would have if it held. ``safe``: the other end; may be below ``best``.
         start: probed first, clipped into the range.
         slope: by how much the margin usually grows with one level towards ``safe``; above 0.
+        enough: a level that holds by no more than this is near enough to what was asked for to end the search.
 
     Raises:
-        ValueError: the slope is not a finite number above 0.
+        ValueError: the slope is not a finite number above 0, or ``enough`` is below 0.
     """
 
     best: int
     safe: int
     start: int
     slope: float
+    enough: float = 0.0
 
     def __post_init__(self) -> None:
+        if not self.enough >= 0:
+            raise ValueError(f"enough is {self.enough}: give 0 or more")
         if not (math.isfinite(self.slope) and self.slope > 0):
             raise ValueError(f"slope is {self.slope}: give a finite number above 0")
 
@@ -65,10 +69,11 @@ class Levels:
 def next_level(levels: Levels, margins: Mapping[int, float]) -> int | None:
     """The level to probe after those in ``margins``; None when the search is over.
 
-    It is over when a level held and the next one towards ``best`` was probed and did not (or there is none): so what
-    `chosen` returns cannot be improved by one level, whatever the curve looks like elsewhere. Where ``safe`` itself
-    does not hold, it is over when that is the best of what was probed; otherwise the curve is no rising one, and is
-    probed a few times more around its best. Takes about 4 probes of 64 levels on a smooth curve, never more than 16.
+    It is over when a level held by no more than ``enough``, or when one held and the next towards ``best`` was probed
+    and did not (or there is none): so what `chosen` returns cannot be improved by one level, or not by enough, whatever
+    the curve looks like elsewhere. Where ``safe`` itself does not hold, it is over when that is the best of what was
+    probed; otherwise the curve is no rising one, and is probed a few times more around its best. Takes about 4 probes of
+    64 levels on a smooth curve, never more than 16.
 
     Raises:
         ValueError: a margin is NaN, or of a level that is not in the range.
@@ -80,7 +85,7 @@ def next_level(levels: Levels, margins: Mapping[int, float]) -> int | None:
     miss = max((at for at, margin in known.items() if margin < 0 and at < hold), default=-1)
     if miss == levels.last:
         return _climb(levels, known)
-    if hold - miss == 1:
+    if hold - miss == 1 or known.get(hold, math.inf) <= levels.enough:
         return None
     guess = _crossing(known, miss, hold, levels.slope) if len(known) < _GUESSES else math.nan
     at = math.ceil(guess) if math.isfinite(guess) else (miss + hold) // 2

@@ -4,10 +4,10 @@
 GOP to: which q to probe next, given what was measured, and which to take. Pure: numbers in, numbers out; knows no
 codec, no frames and no torch.
 
-What is promised of a GOP whose target is met: the q taken was coded and measured and holds; and of its neighbour on the
-side that one would rather have (q - 1 for a floor, q + 1 for a budget) it was measured that it does not, or there is
-none. Curves need not be monotone for that. No target is taken for met by interpolation, and nothing outside the GOP has
-a say.
+What is promised of a GOP whose target is met: the q taken was coded and measured and holds; and it holds by less than
+about 3 %, or its neighbour on the side that one would rather have (q - 1 for a floor, q + 1 for a budget) was measured
+not to, or there is none. Curves need not be monotone for that. No target is taken for met by interpolation, and nothing
+outside the GOP has a say.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class _Scale:
         perfect: the value of a perfect picture, to which ratios are taken; None: differences are.
         start, slope: where to look first, and how much the margin of an ordinary GOP grows with each q. They decide how
             many probes are needed and, on curves that are not monotone, which of several right answers is found.
+        enough: the margin that is not worth another probe.
     """
 
     low: float
@@ -52,6 +53,7 @@ class _Scale:
     perfect: float | None
     start: int
     slope: float
+    enough: float
 
     def margin(self, value: float, floor: float) -> float:
         """How far ``value`` is on the right side of ``floor``: at or above 0 exactly when it is not worse."""
@@ -66,19 +68,21 @@ class _Scale:
         return gap if holds else -max(gap, 1e-12)
 
 
+_ENOUGH = 0.03
+"""Of margins that are logarithms: 3 %."""
 SCALES: Mapping[str, _Scale] = MappingProxyType(
     {
-        "psnr": _Scale(0, 100, True, None, 40, 0.12),
-        "ms_ssim": _Scale(0, 1, True, 1.0, 40, 0.03),
-        "lpips_alex": _Scale(0, 2, False, 0.0, 40, 0.02),
-        "dists": _Scale(0, 2, False, 0.0, 40, 0.015),
-        "vmaf": _Scale(0, 100, True, None, 40, 1.0),
-        "vmaf_neg": _Scale(0, 100, True, None, 40, 1.0),
-        "flicker": _Scale(0, 255, False, 0.0, 40, 0.01),
+        "psnr": _Scale(0, 100, True, None, 36, 0.1, 0.15),
+        "ms_ssim": _Scale(0, 1, True, 1.0, 36, 0.03, _ENOUGH),
+        "lpips_alex": _Scale(0, 2, False, 0.0, 36, 0.02, _ENOUGH),
+        "dists": _Scale(0, 2, False, 0.0, 36, 0.015, _ENOUGH),
+        "vmaf": _Scale(0, 100, True, None, 36, 1.0, 1.0),
+        "vmaf_neg": _Scale(0, 100, True, None, 36, 1.0, 1.0),
+        "flicker": _Scale(0, 255, False, 0.0, 36, 0.01, _ENOUGH),
     }
 )
 """Metrics that a floor may be of."""
-_RATE_START, _RATE_SLOPE = 40, 0.065
+_RATE_START, _RATE_SLOPE = 36, 0.05
 """Where a budget is looked for first; by how much the logarithm of an ordinary GOP's rate grows with each q."""
 
 
@@ -294,11 +298,11 @@ class Goal:
     def _by_quality(self) -> Levels:
         assert self.floor is not None
         scale = SCALES[self.floor.metric]
-        return Levels(best=0, safe=self.top, start=scale.start, slope=scale.slope)
+        return Levels(best=0, safe=self.top, start=scale.start, slope=scale.slope, enough=scale.enough)
 
     @property
     def _by_rate(self) -> Levels:
-        return Levels(best=self.top, safe=0, start=_RATE_START, slope=_RATE_SLOPE)
+        return Levels(best=self.top, safe=0, start=_RATE_START, slope=_RATE_SLOPE, enough=_ENOUGH)
 
     def _floor_margin(self, probe: Probe) -> float:
         assert self.floor is not None

@@ -3,6 +3,7 @@
 import math
 import random
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_a_curve_that_falls_again_is_found_where_it_holds() -> None:
         margins = search(Q, hill.__getitem__)
         found = chosen(Q, margins)
         assert found is not None
-        assert margins[found - 1] < 0 <= margins[found]
+        assert margins[found] == 0 or margins[found - 1] < 0 < margins[found]
         assert len(margins) <= 12
 
 
@@ -109,6 +110,18 @@ def test_levels_known_beforehand_spare_probes() -> None:
     assert next_level(Q, known) == 51
 
 
+def test_what_holds_by_little_is_near_enough() -> None:
+    roughly = replace(Q, enough=0.12)
+    for first in range(64):
+        curve = _line(Q, first - 0.5)
+        margins = search(roughly, curve.__getitem__)
+        found = chosen(roughly, margins)
+        assert found is not None
+        assert 0 <= curve[found] <= 0.12 or found == 0
+        assert len(margins) <= len(search(Q, curve.__getitem__))
+    assert search(replace(Q, enough=9.0), lambda q: 1.0) == {40: 1.0}
+
+
 def test_a_range_of_one_level_is_probed_once() -> None:
     only = Levels(best=5, safe=5, start=30, slope=1.0)
     assert search(only, lambda level: 1.0) == {5: 1.0}
@@ -122,3 +135,5 @@ def test_refuses_what_is_no_number_and_levels_out_of_range() -> None:
         next_level(Q, {64: 1.0})
     with pytest.raises(ValueError, match="above 0"):
         Levels(0, 63, 30, slope=0.0)
+    with pytest.raises(ValueError, match="enough"):
+        Levels(0, 63, 30, slope=1.0, enough=-1.0)
