@@ -72,8 +72,8 @@ def next_level(levels: Levels, margins: Mapping[int, float]) -> int | None:
     It is over when a level held by no more than ``enough``, or when one held and the next towards ``best`` was probed
     and did not (or there is none): so what `chosen` returns cannot be improved by one level, or not by enough, whatever
     the curve looks like elsewhere. Where ``safe`` itself does not hold, it is over when that is the best of what was
-    probed; otherwise the curve is no rising one, and is probed a few times more around its best. Takes about 4 probes of
-    64 levels on a smooth curve, never more than 16.
+    probed; otherwise the curve is no rising one, and is probed a few times more around its best. Takes about 4 probes
+    of 64 levels on a smooth curve, never more than 16.
 
     Raises:
         ValueError: a margin is NaN, or of a level that is not in the range.
