@@ -15,7 +15,16 @@ import warnings
 import typer
 
 from s2vc_model.errors import ModelError
-from s2vc_ray import cli_audit, cli_compress, cli_decode, cli_inspect, cli_model, cli_verify, cli_view
+from s2vc_ray import (
+    cli_audit,
+    cli_compress,
+    cli_decode,
+    cli_inspect,
+    cli_model,
+    cli_reencode,
+    cli_verify,
+    cli_view,
+)
 from s2vc_ray.errors import ArchiveError, ConfigError, S2vcError
 
 # Two spinning torch threads on two cores are many times slower than one; read when torch is first imported.
@@ -35,6 +44,7 @@ manifest_app = typer.Typer(help="Read and compact manifests.", no_args_is_help=T
 
 for command in (
     cli_compress.compress,
+    cli_reencode.reencode,
     cli_decode.decompress,
     cli_decode.export,
     cli_decode.frame,

@@ -8,10 +8,11 @@ nothing of Ray or torch.
 from __future__ import annotations
 
 import io
+import json
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -26,9 +27,11 @@ from s2vc_ray.manifest import read_manifest
 from s2vc_ray.storage import Storage, open_storage
 from s2vc_ray.survey import EVENTS
 from s2vc_ray.verify_report import Verdict
+from s2vc_ray.words import ranges
 
-COMPRESSION, FIXITY, DECODING, MEASUREMENT = (
+COMPRESSION, REENCODING, FIXITY, DECODING, MEASUREMENT = (
     "compression",
+    "re-encoding",
     "fixity check",
     "decoding check",
     "measurement",
@@ -44,7 +47,8 @@ class Event:
 
     Attributes:
         event_id: a UUID. That of a compression follows from its job and video, so it is the same whenever it is read.
-        event_type: ``compression``, ``fixity check``, ``decoding check`` or ``measurement``.
+        event_type: ``compression``, ``re-encoding`` (of some GOPs), ``fixity check``, ``decoding check`` or
+            ``measurement``.
         time: UTC.
         run: the job, or the verification, that it was part of.
         agent, agent_version: the program.
@@ -209,14 +213,14 @@ def _compressions(storage: Storage) -> Iterator[dict[str, Any]]:
     for (job, video), gops in rows.items():
         first = gops[0]
         failed = first["status"] == "failed"
-        frames = sum(row["frames_encoded"] or 0 for row in gops)
-        said = "" if failed else f"{len(gops)} GOPs, {frames} frames of {first['source_uri']}"
+        where = _where(first["config"])
+        said = "" if failed else _again(gops, where) if where else _coded(gops)
         said = ": ".join(part for part in (said, first["error_class"], first["error"]) if part)
         program, _, number = (first["creator"] or "s2vc-ray").partition(" ")
         yield asdict(
             Event(
                 event_id=str(uuid.uuid5(_SPACE, f"{job}/{video}")),
-                event_type=COMPRESSION,
+                event_type=REENCODING if where else COMPRESSION,
                 time=first["created"],
                 run=job,
                 agent=program,
@@ -231,3 +235,24 @@ def _compressions(storage: Storage) -> Iterator[dict[str, Any]]:
                 detail=said,
             )
         )
+
+
+def _where(config: str) -> str:
+    """The condition of a job that codes GOPs again; empty for others."""
+    options = json.loads(config)
+    return str(options.get("where", "")) if isinstance(options, dict) else ""
+
+
+def _coded(gops: Sequence[Mapping[str, Any]]) -> str:
+    frames = sum(row["frames_encoded"] or 0 for row in gops)
+    return f"{len(gops)} GOPs, {frames} frames of {gops[0]['source_uri']}"
+
+
+def _again(gops: Sequence[Mapping[str, Any]], where: str) -> str:
+    """Which GOPs were coded again and why, and where the others come from."""
+    numbers = [row["gop_index"] for row in gops if row["coded_job"] == row["job"]]
+    first = gops[0]
+    return (
+        f"GOPs {ranges(numbers)} of {len(gops)} coded again ({where}), from {first['source_uri']}; the others from "
+        f"version {first['archive_version'] - 1}, SHA-256 {first['replaces']}"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 def size(count: float | None) -> str:
@@ -42,6 +42,17 @@ def tally(counts: Mapping[str, int], most: int = 5) -> str:
         rest = ranked[most:]
         shown.append(f"{len(rest)} others {sum(number for _, number in rest)}")
     return ", ".join(shown)
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Ascending numbers, those in a row together: ``2, 5-7``."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = runs[-1][0], number
+        else:
+            runs.append((number, number))
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def few(value: float) -> str:

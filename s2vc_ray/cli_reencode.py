@@ -1,0 +1,137 @@
+"""``s2vc reencode``: parses, calls `s2vc_ray.reencode`, prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from s2vc_ray.cli_options import Destination, Device, Json, Model, print_json
+from s2vc_ray.config import MAX_QUALITY, MEASURABLE, METRICS, JobConfig, MetricPolicy, parse_workers
+from s2vc_ray.errors import ConfigError
+from s2vc_ray.targets import Floor
+
+if TYPE_CHECKING:
+    from s2vc_ray.reencode import Revised
+
+
+def reencode(
+    destination: Destination,
+    where: Annotated[
+        str, typer.Option(metavar="EXPR", help="Which GOPs: a condition as of s2vc audit --where.")
+    ],
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Quality index for them, 0 (smallest) to {MAX_QUALITY} (best); with --target the highest to use."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC[:mean]=VALUE", help="Search each one's quality, as s2vc compress --target."
+        ),
+    ] = None,
+    max_bpp: Annotated[
+        float | None, typer.Option(help="The most bits per pixel that a GOP may take for its --target.")
+    ] = None,
+    source_root: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Where sources lie now; without it, where the manifest says."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be coded again.")] = False,
+    model: Model = "small",
+    device: Device = "auto",
+    executor: Annotated[str, typer.Option(help="ray, or local: in this process.")] = "ray",
+    workers: Annotated[str, typer.Option(metavar="N|MIN:MAX", help="As of s2vc compress.")] = "0",
+    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster to join.")] = None,
+    metrics: Annotated[
+        str, typer.Option(help="Frames of each GOP to decode again and measure: none, sample:N or full.")
+    ] = "sample:4",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help=f"What to measure; repeatable: {' '.join(MEASURABLE)}. Default: the first three."),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="GOPs coded in lockstep; 0 chooses.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU cores per worker; 0 chooses.")] = 0,
+    attempts: Annotated[int, typer.Option(help="Tries before a GOP's video is given up.")] = 3,
+    allow_larger: Annotated[
+        bool, typer.Option("--allow-larger", help="Keep archives that are larger than their sources.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Code chosen GOPs of the archives at DST again, from their sources, into new versions of the archives.
+
+    film.mp4.s2vc is followed by film.mp4.v2.s2vc, and so on; all other GOPs are copied byte for byte. No archive is
+    overwritten or removed, and sources are only read. GOPs that have the quality asked for are left alone.
+
+    \b
+    s2vc reencode out/ --where "lpips_alex_worst > 0.3" --quality 63 --dry-run
+    s2vc reencode out/ --where "lpips_alex_worst > 0.3" --quality 63
+    s2vc reencode s3://bucket/compressed --where "target_met = false" --target lpips=0.15 --source-root s3://bucket/raw
+    """
+    floor = Floor.parse(target, max_bpp) if target else None
+    if floor is None and (quality is None or max_bpp is not None):
+        raise ConfigError(
+            "say how GOPs are to be coded: --quality N, or --target METRIC=VALUE with --max-bpp if wanted"
+        )
+    measured = tuple(metric) if metric else METRICS
+    if floor is not None and floor.metric not in measured:
+        measured += (floor.metric,)
+    least, most = parse_workers(workers)
+    config = JobConfig(
+        quality=MAX_QUALITY if quality is None else quality,
+        target=floor,
+        model=model,
+        device=device,
+        executor=executor,
+        workers=least,
+        workers_max=most,
+        ray_address=ray_address,
+        metrics=MetricPolicy.parse(metrics, measured),
+        batch=batch,
+        threads=threads,
+        attempts=attempts,
+        allow_larger=allow_larger,
+    )
+    if dry_run:
+        from s2vc_ray.reencode import preview
+
+        _show(preview(destination, where, config), as_json=as_json)
+        return
+    from s2vc_ray.reencode import reencode as run
+    from s2vc_ray.telemetry import Telemetry, TelemetryOptions
+
+    with Telemetry(TelemetryOptions(quiet=as_json), Console(stderr=True)) as telemetry:
+        report = run(destination, where, config, source_root=source_root, reporter=telemetry)
+    if as_json:
+        summary = asdict(telemetry.summary())
+        print_json({**asdict(report), "failed": report.count("failed"), "summary": summary})
+    if not report.clean:
+        raise typer.Exit(1)
+
+
+def _show(revisions: Iterable[Revised], *, as_json: bool) -> None:
+    from s2vc_ray.status import shown
+    from s2vc_ray.words import ranges, size
+
+    if as_json:
+        print_json([asdict(one) for one in revisions])
+        return
+    archives = gops = 0
+    for one in revisions:
+        archives, gops = archives + 1, gops + len(one.gops)
+        typer.echo(
+            f"{shown(one.archive)} -> {shown(one.version)}: GOPs {ranges(one.gops)} "
+            f"({one.frames} frames, {size(one.bytes)} at {_q(one)})"
+        )
+    typer.echo(f"would code {gops} GOPs of {archives} archives again")
+
+
+def _q(one: Revised) -> str:
+    if one.q_min is None:
+        return "no q"
+    return f"q {one.q_min}" if one.q_min == one.q_max else f"q {one.q_min}-{one.q_max}"
