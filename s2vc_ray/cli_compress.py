@@ -52,6 +52,13 @@ def compress(
     max_bpp: Annotated[
         float | None, typer.Option(help="The most bits per pixel that a GOP may take for its --target.")
     ] = None,
+    fallback: Annotated[
+        str,
+        typer.Option(
+            metavar="av1|smaller|none",
+            help="Where a --target is missed, hold it with AV1; smaller: also where AV1 takes fewer bytes for it.",
+        ),
+    ] = "av1",
     target_bpp: Annotated[
         float | None, typer.Option(help="Search the best quality of each GOP in so many bits per pixel.")
     ] = None,
@@ -144,6 +151,7 @@ def compress(
         deinterlace=deinterlace,
         quality=quality,
         target=asked,
+        fallback=fallback,
         model=model,
         device=device,
         executor=executor,
