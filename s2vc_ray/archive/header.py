@@ -37,8 +37,9 @@ class ArchiveHeader:
         average_rate: the source's average frames per second, ``None`` when unknown.
         last_duration: duration of the last frame in ``time_base`` units, 0 when unknown.
         frames: frames the source should have; more than the records hold when some were lost.
-        gop_length: the frames per GOP the splitter aimed at; with ``scene_cuts`` the most that one may have.
-        q: the quality index asked for (0..63); each record holds the one it was coded with.
+        gop_length: the frames per GOP the splitter aimed at.
+        q: the quality index asked for (0..63), with a ``target`` the highest that was allowed; each record holds the
+            one it was coded with.
         source_name: last part of the source's URI. Bytes that were not UTF-8 appear as lone surrogates.
         source_size, source_sha256: fixity of the source file.
         creator: program and version that wrote the archive.
@@ -47,8 +48,9 @@ class ArchiveHeader:
         source_stream: index of the coded stream in the source.
         tags: field order, display matrix and HDR10's static metadata.
         decisions: what coding these pictures as 8-bit RGB changes or leaves undone, one sentence each.
-        scene_cuts: GOPs were asked to end at scene cuts too.
+        shots: GOPs with scene cuts were to be coded shot by shot.
         deinterlace: pictures that the source's decoder flags as interlaced were asked to be made progressive.
+        target: what each GOP's q was searched for, in the job's words; empty where it was given.
         archive_version: counts from 1, in which no GOP replaces another.
         replaces, revision: of later versions, SHA-256 of the archive that most GOPs were copied from, and 16 hex
             digits that stand for what was asked; empty in the first.
@@ -82,18 +84,19 @@ class ArchiveHeader:
     source_stream: int = 0
     tags: PictureTags = UNTAGGED
     decisions: tuple[str, ...] = ()
-    scene_cuts: bool = False
+    shots: bool = False
     deinterlace: bool = False
     archive_version: int = 1
     replaces: str = ""
     revision: str = ""
+    target: str = ""
 
     def __post_init__(self) -> None:
         for name in ("model_id", "preset", "source_name", "creator"):
             text = getattr(self, name)
             if not isinstance(text, str) or not 0 < len(text) <= _MAX_TEXT:
                 raise ValueError(f"{name} must be a text of 1..{_MAX_TEXT} characters")
-        for name in ("source_codec", "source_container", "source_pix_fmt"):
+        for name in ("source_codec", "source_container", "source_pix_fmt", "target"):
             text = getattr(self, name)
             if not isinstance(text, str) or len(text) > _MAX_TEXT:
                 raise ValueError(f"{name} must be a text of at most {_MAX_TEXT} characters")
@@ -120,7 +123,7 @@ class ArchiveHeader:
         """Canonical JSON: ASCII, keys sorted, no white space, fractions as ``[numerator, denominator]``, options only
         where they were asked for, and no word on versions in the first."""
         names = [field.name for field in dataclasses.fields(self)]
-        absent = {name for name in _OPTIONS if not getattr(self, name)}
+        absent = {name for name in (*_OPTIONS, "target") if not getattr(self, name)}
         if self.archive_version == 1:
             absent.update(_VERSION)
         values = {name: _plain(getattr(self, name)) for name in names if name not in absent}
@@ -169,7 +172,7 @@ _RANGES = {
     "archive_version": (1, _INT64),
 }
 _MAX_DECISIONS = 32
-_OPTIONS = ("scene_cuts", "deinterlace")
+_OPTIONS = ("shots", "deinterlace")
 _VERSION = ("archive_version", "replaces", "revision")
 
 

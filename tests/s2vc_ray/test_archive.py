@@ -151,7 +151,7 @@ def test_a_source_name_need_not_be_utf8() -> None:
         {"decisions": ("",)},
         {"decisions": ["a list"]},
         {"decisions": ("x",) * 33},
-        {"scene_cuts": 1},
+        {"shots": 1},
         {"deinterlace": None},
         {"archive_version": 0},
         {"replaces": "ab" * 32},
@@ -198,8 +198,8 @@ def test_tags_and_decisions_come_back() -> None:
 
 
 def test_options_are_written_only_where_asked_for() -> None:
-    assert not {"scene_cuts", "deinterlace"} & set(json.loads(header().to_json()))
-    asked = header(scene_cuts=True, deinterlace=True)
+    assert not {"shots", "deinterlace"} & set(json.loads(header().to_json()))
+    asked = header(shots=True, deinterlace=True)
     assert ArchiveHeader.from_json(asked.to_json()) == asked
 
 
@@ -245,7 +245,7 @@ def test_an_unknown_rate_and_aspect_are_representable() -> None:
         header().to_json().replace(b'"field_order":"unknown"', b'"field_order":[]'),
         header().to_json().replace(b'"decisions":[]', b'"decisions":"x"'),
         header().to_json().replace(b'"decisions":[]', b'"decisions":[1]'),
-        header(scene_cuts=True).to_json().replace(b'"scene_cuts":true', b'"scene_cuts":"no"'),
+        header(shots=True).to_json().replace(b'"shots":true', b'"shots":"no"'),
         header().to_json().replace(b'"q":20', b'"q":' + b"9" * 5000),
     ],
 )
