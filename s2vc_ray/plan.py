@@ -143,9 +143,8 @@ def _refuse_long_name(source: Source, storage: Storage) -> None:
     if isinstance(storage, LocalStorage) and longest > _LONGEST_NAME:
         name = len(os.fsencode(source.name.rpartition("/")[2]))
         raise ConfigError(
-            f"{source.uri}: its name has {name} bytes, and names of what is made of it would have {longest}, where "
-            f"{_LONGEST_NAME} is the most: rename it to {_LONGEST_NAME - longest + name} bytes or fewer, or compress it "
-            "to s3://"
+            f"{source.uri}: its name has {name} bytes, and names of what is made of it would have {longest}, of "
+            f"{_LONGEST_NAME} at most: rename it to {_LONGEST_NAME - longest + name} bytes, or compress it to s3://"
         )
 
 

@@ -30,7 +30,7 @@ from s2vc_ray.source_io import TAG_ERRORS
 _USUAL_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo"}
 """Names for channels that a source left unnamed: what every player takes them for, and MP4 requires."""
 
-_PICTURE_FILES = {
+PICTURE_FILES = {
     "mjpeg": ("cover.jpg", "image/jpeg"),
     "png": ("cover.png", "image/png"),
     "gif": ("cover.gif", "image/gif"),
@@ -210,7 +210,7 @@ class Remux:
         return f"{reason}; {able[0]} can" if able else reason
 
     def _add_cover_file(self, stream: PassStream, data: bytes) -> None:
-        name, mimetype = _PICTURE_FILES.get(stream.codec, ("cover", "application/octet-stream"))
+        name, mimetype = PICTURE_FILES.get(stream.codec, ("cover", "application/octet-stream"))
         self._add_file({"filename": name, "mimetype": mimetype, **stream.metadata}, data)
 
     def _add_attachment(self, attachment: PassAttachment) -> None:
