@@ -9,6 +9,7 @@ from pathlib import Path
 from s2vc_ray.archive import ArchiveReader
 from s2vc_ray.compress import compress
 from s2vc_ray.config import JobConfig, MetricPolicy
+from s2vc_ray.targets import Floor
 from tests.golden.clips import CLIPS
 from tests.golden.record import RECORD, SETS, describe
 
@@ -17,11 +18,17 @@ def main() -> None:
     """Compress every clip with the packaged model into the folder that is named after its weights."""
     made: dict[str, bytes] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for name, (draw, q, gop) in CLIPS.items():
+        for name, (draw, q, gop, floor) in CLIPS.items():
             folder = Path(scratch, name)
             folder.mkdir()
             config = JobConfig(
-                quality=q, gop=gop, metrics=MetricPolicy.parse("none"), executor="local", device="cpu"
+                quality=q,
+                gop=gop,
+                target=Floor.parse(floor) if floor else None,
+                metrics=MetricPolicy.parse("full" if floor else "none"),
+                executor="local",
+                allow_larger=True,
+                device="cpu",
             )
             source = draw(folder)
             report = compress([str(source)], str(folder / "out"), config)

@@ -71,5 +71,17 @@ def cut(folder: Path) -> Path:
     return path
 
 
-CLIPS = {"rich": (rich, 20, 5), "varying": (varying, 56, 4), "silent": (silent, 0, 32), "cut": (cut, 36, 8)}
-"""Name to how it is drawn, its quality index, and its GOP length."""
+def mixed(folder: Path) -> Path:
+    """54x38 MP4 of grey, which any codec holds, and then of moving shapes at a quality that only the fallback holds."""
+    rgb = np.concatenate([np.full((4, 38, 54, 3), 90, np.uint8), pictures(9, 54, 38)])
+    return make_clip(folder / "mixed.mp4", size=(54, 38), frames=13, gop=4, rgb=rgb, options={"crf": "4"})
+
+
+CLIPS = {
+    "rich": (rich, 20, 5, ""),
+    "varying": (varying, 56, 4, ""),
+    "silent": (silent, 0, 32, ""),
+    "cut": (cut, 36, 8, ""),
+    "mixed": (mixed, 56, 4, "psnr=30"),
+}
+"""Name to how it is drawn, its quality index, its GOP length, and the floor of each GOP."""

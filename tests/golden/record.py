@@ -8,8 +8,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from s2vc_model.bitstream import EncodedGop
-from s2vc_ray.archive import ArchiveReader, GopRecord
+from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord
+from s2vc_ray.av1_gop import Av1Gop
+from s2vc_ray.gop_decoder import coded_gop
 from s2vc_ray.passthrough_format import Passthrough
 
 SETS = Path(__file__).parent / "sets"
@@ -24,7 +25,7 @@ def describe(data: bytes) -> dict[str, Any]:
         "sha256": digest(data),
         "weights_sha256": reader.header.weights_sha256,
         "header": _header(data, reader),
-        "gops": [_gop(record) for record in reader.gops()],
+        "gops": [described_gop(record, reader.header) for record in reader.gops()],
         "passthrough": _carried(reader),
     }
 
@@ -41,8 +42,8 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _gop(record: GopRecord) -> dict[str, Any]:
-    coded = EncodedGop.from_payload(record.payload)
+def described_gop(record: GopRecord, header: ArchiveHeader) -> dict[str, Any]:
+    coded = coded_gop(record, header)
     return {
         "index": record.index,
         "first_frame": record.first_frame,
@@ -51,7 +52,7 @@ def _gop(record: GopRecord) -> dict[str, Any]:
         "pts": list(record.pts),
         "payload": digest(record.payload),
         "checks": coded.checks.hex(),
-        "symbol_crc": f"{coded.symbol_crc:08x}",
+        "symbol_crc": f"{coded.plane_crc if isinstance(coded, Av1Gop) else coded.symbol_crc:08x}",
     }
 
 

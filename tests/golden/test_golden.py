@@ -4,8 +4,9 @@ An archive names its weights by SHA-256, and its symbols can be read with those 
 archives for each set of weights that was shipped, in ``sets/<first 12 hex digits>``, and what a set proves depends on
 whether its weights are still at hand:
 
-* Every set, for ever: container, header, time stamps, payload structure, passthrough, verification. Files are never
-  made anew or edited; a version that reads one differently is wrong.
+* Every set, for ever: container, header, time stamps, payload structure, passthrough, verification, and the planes of
+  GOPs of the fallback codec, which need no weights. Files are never made anew or edited; a version that reads one
+  differently is wrong.
 * The set of the packaged ``small`` weights: also every symbol, by entropy-decoding it with the integer half of the
   codec. Integers come out the same on every device and with every torch.
 
@@ -24,10 +25,12 @@ from typing import Any
 
 import pytest
 
-from s2vc_model.bitstream import EncodedGop
 from s2vc_ray.archive import ArchiveReader
+from s2vc_ray.av1_gop import Av1Gop
+from s2vc_ray.fallback import check_av1
+from s2vc_ray.gop_decoder import AV1, check_symbols, coded_gop
 from s2vc_ray.lanes import LoadedCodec, load_s2vc
-from tests.golden.record import RECORD, SETS, describe
+from tests.golden.record import RECORD, SETS, describe, described_gop
 
 MADE = sorted(SETS.glob("*/*.s2vc"))
 MOST = 60_000
@@ -56,6 +59,12 @@ def test_all_but_the_symbols_is_read_as_ever(path: Path) -> None:
     assert describe(data) == recorded(path)
     ArchiveReader(data).verify()
     assert not ArchiveReader(data, salvage=True).damage
+    reader = ArchiveReader(data)
+    for record in reader.gops():
+        if record.codec == AV1:
+            gop = coded_gop(record, reader.header)
+            assert isinstance(gop, Av1Gop)
+            check_av1(gop)
 
 
 def test_symbols_are_those_that_were_coded(codec: LoadedCodec) -> None:
@@ -67,7 +76,7 @@ def test_symbols_are_those_that_were_coded(codec: LoadedCodec) -> None:
     for path in sorted(mine.glob("*.s2vc")):
         told = recorded(path)
         assert told["weights_sha256"] == codec.weights_sha256
-        for gop, record in zip(told["gops"], ArchiveReader(path.read_bytes()).gops(), strict=True):
-            coded = EncodedGop.from_payload(record.payload)
-            assert (f"{coded.symbol_crc:08x}", coded.checks.hex()) == (gop["symbol_crc"], gop["checks"])
-            codec.check_symbols([coded])
+        reader = ArchiveReader(path.read_bytes())
+        for gop, record in zip(told["gops"], reader.gops(), strict=True):
+            assert described_gop(record, reader.header) == gop
+            check_symbols(codec, [coded_gop(record, reader.header)])
