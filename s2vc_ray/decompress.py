@@ -24,6 +24,9 @@ from s2vc_ray.passthrough import Passthrough
 from s2vc_ray.upright import Turn
 
 
+SEE_EXTRACT = "s2vc extract writes the archive's streams that are left out here to files of their own"
+
+
 @dataclass(frozen=True, slots=True)
 class DecompressReport:
     """What came out.
@@ -106,7 +109,7 @@ def decompress(
         )
         written = write_video(out, pictures, header, carried, encoder=encoder, overwrite=overwrite)
         lost = frames_lost(opened, stretch, written.frames)
-        notes += _differences(written)
+        notes += _differences(written, carried)
         return DecompressReport(out, written.frames, len(stretch.gops), lost, (*opened.reader.damage, *notes))
 
 
@@ -198,6 +201,9 @@ def _turned(header: VideoHeader, turn: Turn) -> VideoHeader:
     return replace(made, width=header.height, height=header.width, sample_aspect=aspect)
 
 
-def _differences(written: MuxReport) -> list[str]:
+def _differences(written: MuxReport, carried: Passthrough | None) -> list[str]:
     left_out = [f"{one.kind} {one.index} ({one.codec}) left out: {one.reason}" for one in written.omitted]
+    never_held = len(carried.head.omitted) if carried is not None else 0
+    if len(left_out) > never_held:
+        left_out.append(SEE_EXTRACT)
     return [*left_out, *written.notes]
