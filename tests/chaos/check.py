@@ -22,10 +22,10 @@ from typing import Any
 import boto3
 import pyarrow.parquet as pq
 
-from s2vc_model.bitstream import EncodedGop
 from s2vc_model.errors import ModelError
-from s2vc_ray.archive import ArchiveReader, GopRecord
+from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord
 from s2vc_ray.errors import ArchiveError, ObjectMissing
+from s2vc_ray.gop_decoder import coded_gop, iter_decode
 from s2vc_ray.sources import Source
 from s2vc_ray.staging import STAGING
 from s2vc_ray.storage import open_storage
@@ -209,7 +209,7 @@ class _Check:
             reader = ArchiveReader(data)
             reader.verify()
             records = list(reader.gops())
-            frames = sum(self._decode(record) for record in records)
+            frames = sum(self._decode(record, reader.header) for record in records)
         except (ArchiveError, ModelError) as error:
             self._say(f"{clip.name}: archive: {error}")
             return
@@ -219,10 +219,9 @@ class _Check:
         if frames != clip.frames:
             self._say(f"{clip.name}: archive of {frames} frames instead of {clip.frames}")
 
-    def _decode(self, record: GopRecord) -> int:
+    def _decode(self, record: GopRecord, header: ArchiveHeader) -> int:
         """Frames of a GOP that decode; a symbol checksum that does not match raises."""
-        gop = EncodedGop.from_payload(record.payload)
-        frames = sum(1 for _ in self._codec.iter_decode([gop]))
+        frames = sum(1 for _ in iter_decode(self._codec, [coded_gop(record, header)]))
         if frames != record.frames:
             self._say(f"GOP {record.index}: {frames} frames decode, {record.frames} have time stamps")
         return frames
