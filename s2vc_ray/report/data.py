@@ -28,6 +28,8 @@ POINTS = 24_000
 GOPS = 3000
 """GOPs drawn for the scatter plot."""
 _BINS = 40
+_EDGE = 1e-9
+"""Of a bin's width: what lies on an edge belongs to the bin above it, however the division rounds."""
 _FIRST = 20
 _CONFIGS = 6
 
@@ -100,8 +102,8 @@ def report_data(tables: AuditTables, report: AuditReport) -> ReportData:
     if "target_met" in there:
         (found,) = plain_rows(
             tables,
-            "SELECT count(*) FILTER (WHERE target_met::BOOLEAN) AS met, "
-            "count(*) FILTER (WHERE NOT target_met::BOOLEAN) AS missed FROM chosen",
+            "SELECT count(*) FILTER (WHERE target_met) AS met, "
+            "count(*) FILTER (WHERE NOT target_met) AS missed FROM chosen",
         )
         data.targets = (found["met"], found["missed"]) if found["met"] or found["missed"] else None
     configs = plain_rows(
@@ -150,7 +152,7 @@ def _add_notes(
     said = {
         "codec": "string_agg(DISTINCT codec, ', ' ORDER BY codec) AS codec",
         "target": "string_agg(DISTINCT target::VARCHAR, ', ' ORDER BY target::VARCHAR) AS target",
-        "target_met": "count(*) FILTER (WHERE NOT target_met::BOOLEAN) AS targets_missed",
+        "target_met": "CASE WHEN count(target_met) > 0 THEN count(*) FILTER (WHERE NOT target_met) END AS targets_missed",
         "probes": "sum(probes)::BIGINT AS probes",
     }
     if not notes:
@@ -231,10 +233,10 @@ def _histograms(tables: AuditTables) -> Iterable[Histogram]:
         begin, end = (found[f"{name}_below"], found[f"{name}_above"]) if count > 2000 else (low, high)
         wanted = max(8, min(_BINS, round(math.sqrt(count))))
         step = 1.0 if name == "q" else _round_step((end - begin) / wanted, begin)
-        first = math.floor(begin / step)
-        bins = max(1, math.floor(end / step) - first + 1)
+        first = math.floor(begin / step + _EDGE)
+        bins = max(1, math.floor(end / step + _EDGE) - first + 1)
         query = f"""
-            SELECT greatest(0, least({bins - 1}, floor({name} / {step!r}) - {first}))::BIGINT AS bin, count(*) AS count
+            SELECT greatest(0, least({bins - 1}, floor({name} / {step!r} + {_EDGE}) - {first}))::BIGINT AS bin, count(*) AS count
             FROM chosen WHERE {name} IS NOT NULL GROUP BY bin
         """  # noqa: S608
         counts = [0] * bins

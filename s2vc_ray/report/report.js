@@ -203,7 +203,8 @@
     const most = Math.max(...one.counts), total = one.counts.reduce((a, b) => a + b, 0), count = one.counts.length;
     const name = one.figure === "bpp" ? "Bits per pixel" : one.figure === "q" ? "Quality index q" : one.figure === "encode_fps" ? "Encoding, frames a second" : title(one.figure);
     if (count === 1) {
-      const value = one.figure === "q" ? `q ${one.low}` : `${+one.low.toPrecision(4)} to ${+(one.low + one.step).toPrecision(4)}`;
+      const [from, to] = [one.low, one.low + one.step].map((value) => String(+value.toPrecision(4)));
+      const value = one.figure === "q" || from === to ? from : `${from} to ${to}`;
       holder.replaceChildren(element("h4", {}, name), element("p", { class: "empty" }, `${value} for all ${figure(total)}`));
       return;
     }
