@@ -152,7 +152,8 @@ def _add_notes(
     said = {
         "codec": "string_agg(DISTINCT codec, ', ' ORDER BY codec) AS codec",
         "target": "string_agg(DISTINCT target::VARCHAR, ', ' ORDER BY target::VARCHAR) AS target",
-        "target_met": "CASE WHEN count(target_met) > 0 THEN count(*) FILTER (WHERE NOT target_met) END AS targets_missed",
+        "target_met": "CASE WHEN count(target_met) > 0 THEN count(*) FILTER (WHERE NOT target_met) END "
+        "AS targets_missed",
         "probes": "sum(probes)::BIGINT AS probes",
     }
     if not notes:
@@ -236,7 +237,8 @@ def _histograms(tables: AuditTables) -> Iterable[Histogram]:
         first = math.floor(begin / step + _EDGE)
         bins = max(1, math.floor(end / step + _EDGE) - first + 1)
         query = f"""
-            SELECT greatest(0, least({bins - 1}, floor({name} / {step!r} + {_EDGE}) - {first}))::BIGINT AS bin, count(*) AS count
+            SELECT greatest(0, least({bins - 1}, floor({name} / {step!r} + {_EDGE}) - {first}))::BIGINT AS bin,
+                count(*) AS count
             FROM chosen WHERE {name} IS NOT NULL GROUP BY bin
         """  # noqa: S608
         counts = [0] * bins
