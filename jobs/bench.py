@@ -205,8 +205,11 @@ def chaos(
 def fuzz(
     archives: Annotated[int, typer.Option(help="Damaged and forged archives.")] = 20_000,
     videos: Annotated[int, typer.Option(help="Damaged source videos.")] = 300,
+    payloads: Annotated[int, typer.Option(help="Forged payloads of the fallback codec.")] = 20_000,
     seed: Annotated[int, typer.Option(help="The same seed makes the same cases.")] = 1,
-    deep: Annotated[int, typer.Option(help="Decode symbols and write streams of every so many archives.")] = 20,
+    deep: Annotated[
+        int, typer.Option(help="Decode symbols and write streams of every so many archives.")
+    ] = 20,
     workers: Annotated[int, typer.Option(help="Processes side by side.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -214,7 +217,9 @@ def fuzz(
     from jobs.bench_fuzz import FuzzOptions, print_fuzz
 
     try:
-        clean = print_fuzz(FuzzOptions(archives, videos, seed, deep, workers), console, as_json=as_json)
+        clean = print_fuzz(
+            FuzzOptions(archives, videos, seed, deep, workers, payloads), console, as_json=as_json
+        )
     except (S2vcError, ModelError) as error:
         _fail(error)
     if not clean:
@@ -254,9 +259,13 @@ def scale(
 @app.command()
 def audit(
     rows: Annotated[int, typer.Option(help="Synthetic rows of the manifest in a copy.")] = 10_000_000,
-    parts: Annotated[int, typer.Option(help="Parts of another manifest, as jobs leave them; 0: none.")] = 20_000,
+    parts: Annotated[
+        int, typer.Option(help="Parts of another manifest, as jobs leave them; 0: none.")
+    ] = 20_000,
     gops: Annotated[int, typer.Option(help="Rows of each video.")] = 20,
-    out: Annotated[Path | None, typer.Option(help="Folder that keeps the manifests for the next time.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the manifests for the next time.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Time and memory of s2vc audit over a large manifest."""

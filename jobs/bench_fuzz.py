@@ -30,13 +30,14 @@ _TOLD = 20
 
 @dataclass(frozen=True, slots=True)
 class FuzzOptions:
-    """``archives`` and ``videos`` are how many cases of each; of every ``deep``-th archive symbols are decoded too."""
+    """How many cases of each kind; of every ``deep``-th archive symbols are decoded too. ``payloads`` are AV1's."""
 
     archives: int = 20_000
     videos: int = 300
     seed: int = 1
     deep: int = 20
     workers: int = 2
+    payloads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,11 @@ def run_fuzz(options: FuzzOptions) -> list[FuzzResult]:
     folder = Path(tempfile.mkdtemp(prefix="s2vc-fuzz-"))
     results = []
     try:
-        archives, sources = lay_out(folder)
+        archives, sources, payloads = lay_out(folder)
         for kind, place, count in (
             ("archives", archives, options.archives),
             ("sources", sources, options.videos),
+            ("payloads", payloads, options.payloads),
         ):
             if count:
                 begun = time.monotonic()

@@ -16,6 +16,7 @@ from s2vc_ray.archive.fields import Fields, put_varint
 from s2vc_ray.errors import CorruptArchive
 from s2vc_ray.fixity import crc32c
 from tests.fuzz.damage import damage
+from tests.fuzz.forge_av1 import forged_av1
 from tests.fuzz.forge_json import forged_json
 from tests.fuzz.forge_passthrough import forged_passthrough
 
@@ -283,7 +284,7 @@ def _payload(parts: Parts, rng: random.Random) -> None:
     at = rng.choice(parts.records())
     record = Record.of(parts.blocks[at][1])
     if record.codec == b"av1":
-        _av1(record, rng)
+        record.payload = forged_av1(record.payload, rng)
         parts.blocks[at] = (_GOP, record.pack())
         return
     if record.codec != b"s2vc" or len(record.payload) < _LEAST_PAYLOAD:
@@ -325,33 +326,6 @@ def _payload(parts: Parts, rng: random.Random) -> None:
     parts.blocks[at] = (_GOP, record.pack())
 
 
-def _av1(record: Record, rng: random.Random) -> None:
-    """An AV1 payload with other bits in its frames, its head, or the order of its units."""
-    head, rest = bytearray(record.payload[:_AV1_HEAD]), record.payload[_AV1_HEAD:]
-    checks, stream = rest[: record.frames], rest[record.frames :]
-    units = [b"\x12\0" + unit for unit in stream.split(b"\x12\0")[1:]]
-    match rng.randrange(6):
-        case 0:
-            head[rng.randrange(_AV1_HEAD)] = rng.randrange(256)
-        case 1:
-            stream = damage(stream, rng)
-        case 2:
-            at = rng.randrange(len(units))
-            units[at] = units[at][:2] + damage(units[at][2:], rng, 1)
-            stream = b"".join(units)
-        case 3:
-            rng.shuffle(units)
-            stream = b"".join(units)
-        case _:
-            # Flips that leave sizes alone reach furthest into the decoder.
-            bits = bytearray(stream)
-            for _ in range(rng.randint(1, 8)):
-                bits[rng.randrange(15, len(bits))] ^= 1 << rng.randrange(8)
-            stream = bytes(bits)
-    record.payload = bytes(head) + checks + stream
-
-
-_AV1_HEAD = 14
 _LEAST_PAYLOAD = 12
 _SIDES = (0, 1, 2, 31, 33, 64, 2000, 65535)
 

@@ -61,7 +61,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``count`` cases of ``kind`` ("archives" or "sources") from the originals in ``folder``.
+    """``count`` cases of ``kind`` ("archives", "sources" or "payloads") from the originals in ``folder``.
 
     ``deep`` is as for `tests.fuzz.worker`; ``workers`` run side by side.
     """

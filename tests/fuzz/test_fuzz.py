@@ -27,12 +27,12 @@ ONCE_FAILED = [(7, 888)]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     return lay_out(tmp_path_factory.mktemp("originals"))
 
 
 @pytest.fixture
-def archives(folders: tuple[Path, Path], tmp_path: Path) -> ArchiveCases:
+def archives(folders: tuple[Path, Path, Path], tmp_path: Path) -> ArchiveCases:
     inner = tmp_path / "outer" / "inner"
     inner.mkdir(parents=True)
     return ArchiveCases({one.name: one.read_bytes() for one in folders[0].iterdir()}, inner)
@@ -45,7 +45,7 @@ def clean(found: Found, count: int) -> None:
     assert all(sum(outcomes.values()) > outcomes["ok"] for outcomes in found.steps.values())
 
 
-def test_archives(folders: tuple[Path, Path]) -> None:
+def test_archives(folders: tuple[Path, Path, Path]) -> None:
     found = run.run(Plan("archives", folders[0], 300, deep=-5))
     clean(found, 300)
     assert set(found.how) == {"damage", *FORGERS}
@@ -53,7 +53,14 @@ def test_archives(folders: tuple[Path, Path]) -> None:
     assert "remux" in found.steps
 
 
-def test_sources(folders: tuple[Path, Path]) -> None:
+def test_payloads_of_the_fallback_codec(folders: tuple[Path, Path, Path]) -> None:
+    found = run.run(Plan("payloads", folders[2], 1500))
+    clean(found, 1500)
+    assert found.steps["planes"]["SymbolMismatch"] > 200
+    assert found.slowest < 1
+
+
+def test_sources(folders: tuple[Path, Path, Path]) -> None:
     found = run.run(Plan("sources", folders[1], 20))
     assert found.violations == []
     assert found.cases == 20
@@ -61,7 +68,9 @@ def test_sources(folders: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize(("seed", "number"), ONCE_FAILED)
-def test_sources_that_once_failed(folders: tuple[Path, Path], tmp_path: Path, seed: int, number: int) -> None:
+def test_sources_that_once_failed(
+    folders: tuple[Path, Path, Path], tmp_path: Path, seed: int, number: int
+) -> None:
     cases = SourceCases(sorted(folders[1].iterdir()), tmp_path)
     assert cases.run(number, seed).violations == []
 
@@ -132,7 +141,7 @@ def test_errors_of_other_trees_memory_and_stray_files_are_seen(
 
 
 def test_changed_sources_and_native_memory_are_seen(
-    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def greedy(path: Path, case: Case) -> None:
         (path.parent / "beside").write_bytes(b"")

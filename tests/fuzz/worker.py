@@ -19,6 +19,7 @@ import av
 from s2vc_ray.lanes import load_s2vc
 from tests.fuzz.archive_case import ArchiveCases
 from tests.fuzz.memory import forbid_more_than
+from tests.fuzz.payload_case import PayloadCases
 from tests.fuzz.source_case import SourceCases
 
 _MOST = 2 << 30
@@ -33,11 +34,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="s2vc-fuzz-") as scratch:
         inner = Path(scratch, "inner")
         inner.mkdir()
-        cases: ArchiveCases | SourceCases
+        cases: ArchiveCases | SourceCases | PayloadCases
         if kind == "archives":
             codec = load_s2vc("small", "cpu") if deep > 0 else None
             originals = {path.name: path.read_bytes() for path in sorted(folder.glob("*.s2vc"))}
             cases = ArchiveCases(originals, inner, codec, abs(deep))
+        elif kind == "payloads":
+            cases = PayloadCases({path.name: path.read_bytes() for path in sorted(folder.iterdir())})
         else:
             cases = SourceCases(sorted(folder.iterdir()), inner)
         print("ready", flush=True)
