@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from s2vc_ray import reencode_commit
-from s2vc_ray.archive import ArchiveReader
+from s2vc_ray.archive import ArchiveReader, write_archive
 from s2vc_ray.audit import AuditOptions, audit
 from s2vc_ray.compress import compress
 from s2vc_ray.config import JobConfig, MetricPolicy
@@ -19,7 +21,7 @@ from s2vc_ray.decompress import decompress
 from s2vc_ray.errors import ConfigError, ObjectMissing, StorageError
 from s2vc_ray.framemd5 import ListedFrame, read_frame_list
 from s2vc_ray.gc import collect
-from s2vc_ray.manifest import read_manifest
+from s2vc_ray.manifest import ManifestRow, read_manifest, write_part
 from s2vc_ray.manifest_compact import compact_manifest
 from s2vc_ray.provenance import read_events
 from s2vc_ray.reencode import preview, reencode
@@ -306,6 +308,32 @@ def test_a_damaged_archive_is_not_built_on(out: Path, part: str) -> None:
     data[at] ^= 1
     path.write_bytes(data)
     assert only(again(out)).error_class == "CorruptArchive"
+    assert not (out / "a.mp4.v2.s2vc").exists()
+
+
+def test_another_whole_archive_is_not_built_on(out: Path) -> None:
+    path = out / "a.mp4.s2vc"
+    reader, other = ArchiveReader(path.read_bytes()), BytesIO()
+    write_archive(
+        other,
+        replace(reader.header, creator=reader.header.creator.upper()),
+        reader.gops(),
+        reader.passthrough(),
+    )
+    assert len(other.getvalue()) == path.stat().st_size
+    path.write_bytes(other.getvalue())
+    result = only(again(out))
+    assert (result.error_class, "not the archive that" in (result.error or "")) == ("CorruptArchive", True)
+
+
+def test_a_gop_that_the_manifest_describes_otherwise_is_not_copied(out: Path) -> None:
+    (part,) = (out / "manifest").rglob("*.parquet")
+    made = [ManifestRow(**row) for row in rows(out)]
+    part.unlink()
+    made[2] = replace(made[2], payload_sha256="0" * 64)
+    write_part(open_storage(str(out)), made)
+    result = only(again(out))
+    assert (result.error_class, "GOP 2 is not the one" in (result.error or "")) == ("CorruptArchive", True)
     assert not (out / "a.mp4.v2.s2vc").exists()
 
 
