@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import BinaryIO
 
+from s2vc_model.heap import give_back
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord, write_archive
 from s2vc_ray.decisions import decisions
 from s2vc_ray.errors import CorruptArchive, LargerThanSource, ObjectExists, ObjectMissing, SourceError
@@ -115,6 +116,7 @@ def _publish(
             frame_list = FrameListWriter(lines, video.info, video.fixity.sha256)
             records = _records(video, gops, storage, frame_list)
             write_archive(out, _header(video, gops, job), records, _passthrough(video, job))
+        give_back()  # what reading the source's packets took
         with path.open("rb") as stream:
             published = verified(stream, video.source.archive_key, gops)
         published = replace(published, framemd5_sha256=fixity(frames).sha256)

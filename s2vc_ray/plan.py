@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
+from s2vc_model.heap import give_back
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader
 from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import (
@@ -129,6 +130,7 @@ def plan_video(
             return PublishedVideo(source, known, staging, _latest_version(storage, source, known.sha256))
         with open_media(source.uri) as media:
             info = probe(media, uri=source.uri)
+        give_back()  # FFmpeg's index of a film of hours
         specs = split(info, source_uri=source.uri, video_id=source.video_id, gop=config.gop)
         staged = read_staged(storage, staging, range(len(specs)))
         budget = bits_per_pixel(config, info, specs, uri=source.uri, source_bytes=known.size)

@@ -73,8 +73,7 @@ def table_timeline(file: BinaryIO, stream: VideoStream, seen: Sequence[SeenPacke
     at = file.tell()
     try:
         size = file.seek(0, 2)
-        moov = _moov(file, size)
-        samples = _samples(moov, stream.id) if moov is not None else None
+        samples = _samples(_moov(file, size), stream.id)
         return None if samples is None else _timeline(file, size, stream, seen, samples)
     finally:
         file.seek(at)
@@ -167,8 +166,8 @@ def _only(data: memoryview | None, kind: bytes) -> memoryview | None:
     return found[0] if len(found) == 1 else None
 
 
-def _samples(moov: memoryview, track: int) -> _Samples | None:
-    if any(kind == b"mvex" for kind, _ in _boxes(moov)):
+def _samples(moov: memoryview | None, track: int) -> _Samples | None:
+    if moov is None or any(kind == b"mvex" for kind, _ in _boxes(moov)):
         return None
     tracks = [body for kind, body in _boxes(moov) if kind == b"trak" and _track_id(body) == track]
     if len(tracks) != 1:
