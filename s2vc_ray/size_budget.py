@@ -19,7 +19,7 @@ from s2vc_ray.sources import open_media
 from s2vc_ray.targets import Budget
 from s2vc_ray.values import GopSpec, VideoInfo
 
-_HEADER = 3072
+_HEADER = 2048
 """More than a header's keys and numbers take; its texts are counted apart."""
 _INDEX_ENTRY = 32
 """More than an entry of the index takes."""
