@@ -66,7 +66,8 @@ class S2vcCodec:
         self.model_id, self.weights_sha256 = weights.model_id, weights.sha256
         self.preset, self.device = weights.network.config.preset, device
         self._half = device.type == "cuda" if half is None else half
-        weights.network.for_inference(torch.bfloat16 if self._half else None)
+        quick = device.type == "cpu" and not self._half
+        weights.network.for_inference(torch.bfloat16 if self._half else None, quick)
         self._net = weights.network.to(device).to(memory_format=torch.channels_last)
         self._coders = {kind: Coder(tables) for kind, tables in weights.tables.items()}
         self.lockstep = device.type != "cpu" if lockstep is None else lockstep

@@ -12,13 +12,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from s2vc_model import winograd
+
 RELU_GAIN = 1.4
 BRANCH_GAIN = 0.2 * RELU_GAIN
 
 
+class SameConv3(nn.Conv2d):
+    """A same-size 3x3 convolution.
+
+    Attributes:
+        quick: compute by Winograd's algorithm where that is faster; for float32 on a CPU, with weights that no longer
+            change. See :mod:`s2vc_model.winograd`.
+    """
+
+    def __init__(self, cin: int, cout: int) -> None:
+        super().__init__(cin, cout, 3, padding=1)
+        self.quick = False
+        self._filters: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, cin, H, W) -> (B, cout, H, W)."""
+        pays = winograd.pays(self.in_channels, self.out_channels, *x.shape[2:])
+        if not self.quick or not pays or torch.is_grad_enabled():
+            return super().forward(x)
+        assert self.bias is not None
+        if self._filters is None:
+            self._filters = winograd.transformed(self.weight)
+        return winograd.convolve(x, self._filters, self.bias)
+
+
 def conv(cin: int, cout: int, kernel: int = 1, gain: float = 1.0) -> nn.Conv2d:
     """A same-size convolution whose output variance is ``gain**2`` times its input's at start."""
-    layer = nn.Conv2d(cin, cout, kernel, padding=kernel // 2)
+    layer = SameConv3(cin, cout) if kernel == 3 else nn.Conv2d(cin, cout, kernel, padding=kernel // 2)
     nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(cin * kernel * kernel))
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)

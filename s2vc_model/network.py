@@ -9,6 +9,7 @@ from torch import nn
 
 from s2vc_model.config import CodecConfig
 from s2vc_model.generator import SmallGenerator
+from s2vc_model.layers import SameConv3
 from s2vc_model.prior import Prior
 from s2vc_model.transforms import InterTransform, IntraTransform
 
@@ -48,8 +49,16 @@ class S2vcNetwork(nn.Module):
         if self.config.lora_rank:
             self.generator.freeze_adapted()
 
-    def for_inference(self, dtype: torch.dtype | None) -> None:
-        """Fold adapters in. ``dtype`` is that of an ``sd`` generator's weights: too many to be cast for every frame."""
+    def for_inference(self, dtype: torch.dtype | None, quick: bool = False) -> None:
+        """Fold adapters in.
+
+        Args:
+            dtype: of an ``sd`` generator's weights, which are too many to be cast for every frame.
+            quick: the float networks will compute in float32 on a CPU; see `s2vc_model.layers.SameConv3`.
+        """
+        for module in self.modules():
+            if isinstance(module, SameConv3):
+                module.quick = quick
         if self.config.generator == "sd":
             self.generator.for_inference(dtype)
             self.folded = True
