@@ -348,7 +348,7 @@
     const place = $("video-table"), had = document.activeElement?.dataset?.column;
     if (!videos.length) { place.replaceChildren(element("p", { class: "empty" }, "There are none.")); return; }
     const hidden = new Set(["job", "q_min", "q_max", "later_job", "frames"]);
-    if (new Set(videos.map((video) => get(video, "codec"))).size === 1) hidden.add("codec");
+    if (new Set(videos.map((video) => get(video, "codec")).filter((one) => one !== null)).size < 2) hidden.add("codec");
     const shown = data.videos.columns.filter((name) => !hidden.has(name));
     const head = element("tr");
     for (const name of shown) {

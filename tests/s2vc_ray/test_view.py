@@ -28,6 +28,7 @@ from s2vc_ray.view.server import ViewServer
 from tests.audited import video
 from tests.fakes import load_fake
 from tests.reports import LATER, archives
+from tests.seaweed import SeaweedServer
 
 CLIP = bytes(range(256)) * 40
 FAST = ViewOptions(model="fake", metrics=(), duration=Fraction(1, 5))
@@ -257,3 +258,19 @@ def test_the_command_ends_with_ctrl_c(folder: Path, tmp_path: Path, ended: signa
     command.send_signal(ended)
     assert command.wait(30) == 0
     assert list(tmp_path.glob("s2vc-view-*")) == []
+
+
+@pytest.mark.s3
+def test_archives_on_s3_are_viewed(
+    folder: Path, seaweed_server: SeaweedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in seaweed_server.env.items():
+        monkeypatch.setenv(name, value)
+    uri = f"s3://{seaweed_server.new_bucket()}/small"
+    storage = open_storage(uri)
+    storage.put("deep/a.mp4.s2vc", (folder / "out" / "a.mp4.s2vc").read_bytes())
+    video(storage, "a.mp4", archive="deep/a.mp4.s2vc", source_uri=str(folder / "in" / "a.mp4"), created=LATER)
+    with open_view(f"{uri}/deep/a.mp4.s2vc", FAST, load_codec=load_fake) as server:
+        page = ask(server, urlsplit(server.url).path)[2]
+    assert b'id="source"' in page
+    assert b"Without the source" not in page
