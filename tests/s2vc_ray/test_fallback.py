@@ -139,12 +139,13 @@ def test_streams_of_another_size_number_or_format_are_refused(gop: Av1Gop) -> No
 def test_obus_are_counted_and_bounded() -> None:
     sequence = b"\x0a\x01\0"
     assert temporal_units(b"\x12\0" + sequence + b"\x12\0", 2) == (b"\x12\0" + sequence, b"\x12\0")
+    assert len(temporal_units(b"\x12\0" + sequence + b"\x7a\0" * 62, 1)) == 1
     for stream, frames in (
         (b"", 1),
         (sequence, 1),
         (b"\x12\0", 0),
         (b"\x12\0\x32\x01\0", 1),
-        (b"\x12\0" + b"\x7a\0" * 64, 1),
+        (b"\x12\0" + sequence + b"\x7a\0" * 63, 1),
         (b"\x12\0\x0a\x80", 1),
         (b"\x12\0\x0a\xff\xff\xff\xff\x7f", 1),
         (b"\x12\0\x08\x01\0", 1),
