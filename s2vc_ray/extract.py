@@ -220,9 +220,14 @@ class _StreamFiles:
     def close(self) -> None:
         """All packets have come."""
         self._list.write("\n]}\n")
+        if self._player is not None:
+            try:
+                self._player.close()
+            except REFUSALS:
+                self._player, self._refused = None, self._count
         if self._refused:
             self.notes.append(
-                f"{self._stream.kind} {self._stream.index}: the file to play lacks {self._refused} of "
+                f"{self._stream.kind} {self._stream.index}: what there is to play lacks {self._refused} of "
                 f"{self._count} packets, which its container refuses"
             )
 

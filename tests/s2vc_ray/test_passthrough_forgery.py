@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import random
+import shutil
 import struct
 import zlib
 from dataclasses import replace
@@ -17,12 +19,14 @@ import pytest
 
 from s2vc_ray.encoders import encoder
 from s2vc_ray.errors import ArchiveError, StorageError
+from s2vc_ray.extract import extract_archive
 from s2vc_ray.mux import VideoHeader, write_video
 from s2vc_ray.passthrough import Passthrough, extract
 from s2vc_ray.passthrough_format import write_passthrough
 from s2vc_ray.passthrough_head import head_to_json
 from s2vc_ray.passthrough_packets import PassPacket
 from s2vc_ray.values import ColourTags
+from tests.archives import archive_bytes
 from tests.matrix.assemble import Track, assemble, lines, sound
 
 HEADER = VideoHeader(16, 16, Fraction(1, 25), 0, Fraction(1), ColourTags(), Fraction(25), 1)
@@ -115,6 +119,19 @@ def _values(head: Any, rng: random.Random) -> None:
             one[key] = {name: rng.choice(TEXTS) for name in one[key]}
         else:
             one[key] = rng.choice(TEXTS)
+
+
+def test_forged_bytes_are_extracted_or_refused(originals: list[bytes], tmp_path: Path) -> None:
+    rng = random.Random("extract")
+    archive, written = tmp_path / "a.s2vc", 0
+    for number in range(2 * ROUNDS):
+        data, out = forged(rng.choice(originals), rng), tmp_path / str(number)
+        archive.write_bytes(archive_bytes(passthrough=[data]))
+        with contextlib.suppress(ArchiveError, StorageError):
+            written += len(extract_archive(str(archive), str(out)).files)
+        shutil.rmtree(out, ignore_errors=True)
+        assert list(tmp_path.iterdir()) == [archive]
+    assert written > 2 * ROUNDS
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
