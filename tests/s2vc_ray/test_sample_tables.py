@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,37 @@ def test_a_buffered_file_is_left_as_it_was(large: Path, tmp_path: Path) -> None:
             assert info == probe(path)
             file.seek(10)
             assert file.read(20) == path.read_bytes()[10:30]
+
+
+def test_of_120_gigabytes_too(tmp_path: Path) -> None:
+    """A sparse file: a clip whose samples lie behind a hole."""
+    clip = make_clip(tmp_path / "a.mp4", frames=40, b_frames=2)
+    hole = 120_000_000_000
+    path = behind_a_hole(clip, tmp_path / "hole.mp4", hole)
+    with Counting(path) as file:
+        assert probe(file) == probe(clip)
+        assert file.taken < 1_000_000
+
+
+def behind_a_hole(clip: Path, path: Path, hole: int) -> Path:
+    """``clip``, of one track, with so many zeros before its first sample."""
+    data = clip.read_bytes()
+    start, moov = data.index(b"mdat") - 4, data.index(b"moov") - 4
+    at = data.index(b"stco", moov) - 4
+    end = at + int.from_bytes(data[at : at + 4], "big")
+    count = int.from_bytes(data[at + 12 : at + 16], "big")
+    # The header of ``mdat`` grows by 8 bytes, each offset by 4, and with them every box around the table.
+    offsets = [int.from_bytes(data[n : n + 4], "big") + hole + 8 for n in range(at + 16, end, 4)]
+    table = struct.pack(f">I4sII{count}Q", 16 + 8 * count, b"co64", 0, count, *offsets)
+    table = bytearray(data[moov:at] + table + data[end:])
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+        size = table.index(name) - 4
+        table[size : size + 4] = struct.pack(">I", int.from_bytes(table[size : size + 4], "big") + 4 * count)
+    with path.open("wb") as out:
+        out.write(data[:start] + struct.pack(">I4sQ", 1, b"mdat", moov - start + 8 + hole))
+        out.seek(hole, 1)
+        out.write(data[start + 8 : moov] + table)
+    return path
 
 
 @pytest.mark.parametrize("faststart", [False, True])
