@@ -27,9 +27,7 @@ UHD = 2176 * 3840
 
 @pytest.fixture(scope="module")
 def small() -> S2vcCodec:
-    codec = S2vcCodec(load_weights("small"), torch.device("cpu"), lockstep=True)
-    codec._half = True
-    return codec
+    return S2vcCodec(load_weights("small"), torch.device("cpu"), lockstep=True, half=True)
 
 
 @pytest.mark.parametrize("gops", [1, 3])

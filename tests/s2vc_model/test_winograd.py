@@ -1,4 +1,4 @@
-"""Winograd's convolution: a direct one's numbers but for rounding, and only where nothing exact or learned is at stake."""
+"""Winograd's convolution: the numbers of a direct one but for rounding, and only where nothing exact is at stake."""
 
 from __future__ import annotations
 
