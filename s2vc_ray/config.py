@@ -195,16 +195,19 @@ class JobConfig:
             **({"shots": True} if self.scene_cuts else {}),
             **({"deinterlace": True} if self.deinterlace else {}),
             **({"target": self.target_text} if self.target else {}),
-            **({"fallback": self.fallback} if isinstance(self.target, Floor) else {}),
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def target_text(self) -> str:
-        """The target and what else decides which q meets it, in one line: a floor's measured frames; empty without."""
-        if self.target is None:
-            return ""
-        return f"{self.target} of={self.metrics}" if isinstance(self.target, Floor) else str(self.target)
+        """The target and what else decides how it is met, in one line; empty without.
+
+        Of a floor that is also which frames are measured, and the fallback where it is not the usual one.
+        """
+        if not isinstance(self.target, Floor):
+            return str(self.target or "")
+        other = "" if self.fallback == FALLBACKS[0] else f" fallback={self.fallback}"
+        return f"{self.target} of={self.metrics}{other}"
 
     def goal(self, max_bpp: float | None = None) -> Goal | None:
         """What one GOP's q is searched for; None where ``quality`` is every GOP's.

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from s2vc_ray import cli, compress, decompress
+from s2vc_ray.manifest import read_manifest
 from tests import media
 from tests.fakes import load_fake
 
@@ -101,6 +102,56 @@ def test_bad_usage_exits_2(
     assert s2vc("compress", tmp_path / "*.none", tmp_path / "out", *OPTIONS) == 2
     assert s2vc("nonsense") == 2
     assert s2vc("decompress", clip, "-", "--json") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--target", "lpips=0.2", "--target-bpp", "0.1"], "--target and --target-bpp"),
+        (["--target-size", "1M", "--target-ratio", "0.1"], "--target-size and --target-ratio"),
+        (["--target-bpp", "0.1", "--max-bpp", "0.1"], "--target-bpp for a budget alone"),
+        (["--target", "lpips"], "METRIC=VALUE"),
+        (["--target", "lpips=0.2"], "measure lpips_alex"),
+        (["--target", "vmaf=90", "--metrics", "sample:2"], "--metrics full"),
+        (["--target-size", "big"], "700M"),
+        (["--target-ratio", "0"], "above 0"),
+    ],
+)
+def test_targets_that_cannot_be_are_refused(
+    s2vc: Call,
+    clip: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    says: str,
+) -> None:
+    assert s2vc("compress", clip, tmp_path / "out", *OPTIONS, *options) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_target_searches_up_to_the_highest_quality_and_a_miss_exits_1(
+    s2vc: Call, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    curve = [
+        *OPTIONS,
+        "--model",
+        "fake:curve",
+        "--metrics",
+        "sample:2",
+        "--metric",
+        "ms_ssim",
+        "--fallback",
+        "none",
+    ]
+    assert s2vc("compress", clip, tmp_path / "out", *curve, "--target", "psnr=14") == 0
+    assert s2vc("compress", clip, tmp_path / "much", *curve, "--target", "psnr=60", "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["totals"]["targets_missed"] == told["totals"]["gops"] > 0
+    rows = read_manifest(str(tmp_path / "much")).to_pylist()
+    # The curve falls a little before its end: the best that was measured is taken.
+    assert {row["q"] for row in rows} <= {59, 60, 61, 62, 63}
+    assert all(row["psnr_worst"] and row["ms_ssim_worst"] for row in rows)
 
 
 def test_unusable_archives_exit_3(

@@ -10,6 +10,7 @@ import pytest
 
 from s2vc_ray.config import JobConfig, MetricPolicy, parse_workers
 from s2vc_ray.errors import ConfigError
+from s2vc_ray.targets import Budget, Floor, Goal
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,9 @@ def test_bad_metric_policy(text: str) -> None:
 def test_metrics_of_consecutive_frames_take_all_of_them() -> None:
     assert MetricPolicy.parse("full", ("vmaf", "dists", "flicker")).names == ("vmaf", "dists", "flicker")
     assert MetricPolicy.parse("sample:4", ("dists",)).enabled
-    with pytest.raises(ConfigError, match=r"vmaf_neg needs consecutive frames: give --metrics full, not sample:4"):
+    with pytest.raises(
+        ConfigError, match=r"vmaf_neg needs consecutive frames: give --metrics full, not sample:4"
+    ):
         MetricPolicy.parse("sample:4", ("psnr", "vmaf_neg"))
     with pytest.raises(ConfigError, match=r"cvvdp.*bench quality"):
         MetricPolicy.parse("full", ("cvvdp",))
@@ -113,15 +116,62 @@ def test_hash_ignores_what_does_not_decide_bytes() -> None:
         attempts=9,
         device="cpu",
         metrics=MetricPolicy.parse("none"),
+        allow_larger=True,
     )
     assert other.config_hash("w") == JobConfig().config_hash("w")
     assert JobConfig().config_hash("w") != JobConfig().config_hash("v")
 
 
+def test_a_target_decides_bytes_and_a_floor_by_the_frames_it_is_measured_on() -> None:
+    plain = JobConfig(metrics=MetricPolicy.parse("full"))
+    floor = dataclasses.replace(plain, target=Floor("lpips_alex", 0.15))
+    asked = [
+        plain,
+        floor,
+        dataclasses.replace(floor, target=Floor("lpips_alex", 0.15, "mean")),
+        dataclasses.replace(floor, target=Floor("lpips_alex", 0.16)),
+        dataclasses.replace(floor, target=Floor("lpips_alex", 0.15, max_bpp=0.1)),
+        dataclasses.replace(floor, metrics=MetricPolicy.parse("sample:4")),
+        dataclasses.replace(floor, quality=63),
+        dataclasses.replace(floor, fallback="none"),
+        dataclasses.replace(floor, fallback="smaller"),
+        *(dataclasses.replace(plain, target=Budget(kind, 0.5)) for kind in ("bpp", "ratio")),
+    ]
+    assert len({one.config_hash("w") for one in asked}) == len(asked)
+    others = MetricPolicy.parse("full", ("lpips_alex", "vmaf"))
+    assert dataclasses.replace(floor, metrics=others).config_hash("w") == floor.config_hash("w")
+    assert floor.target_text == "lpips_alex:worst=0.15 of=full"
+    assert (
+        dataclasses.replace(floor, fallback="none").target_text
+        == "lpips_alex:worst=0.15 of=full fallback=none"
+    )
+    budget = dataclasses.replace(plain, target=Budget("bpp", 0.5))
+    unmeasured = dataclasses.replace(budget, metrics=MetricPolicy.parse("none"))
+    assert unmeasured.config_hash("w") == budget.config_hash("w")
+
+
+def test_a_floor_must_be_measured() -> None:
+    for policy in (MetricPolicy.parse("none"), MetricPolicy.parse("full", ("psnr",))):
+        with pytest.raises(ConfigError, match="measure lpips_alex"):
+            JobConfig(target=Floor("lpips_alex", 0.15), metrics=policy)
+
+
+def test_goals_come_from_the_target() -> None:
+    assert JobConfig().goal() is None
+    floor = Floor("lpips_alex", 0.15, max_bpp=0.1)
+    assert JobConfig(target=floor, quality=60).goal() == Goal(floor, 0.1, 60)
+    assert JobConfig(target=Budget("bpp", 0.2)).goal() == Goal(None, 0.2, 56)
+    assert JobConfig(target=Budget("size", 700)).goal(0.3) == Goal(None, 0.3, 56)
+    with pytest.raises(ValueError, match="needs"):
+        JobConfig(target=Budget("size", 700)).goal()
+
+
 def test_json_is_whole() -> None:
     written = json.loads(JobConfig().to_json())
     assert {field.name for field in dataclasses.fields(JobConfig)} <= set(written)
-    assert written["metrics"] == "sample:4"
+    assert (written["metrics"], written["target"]) == ("sample:4", None)
+    written = json.loads(JobConfig(target=Floor("lpips_alex", 0.15)).to_json())
+    assert written["target"] == "lpips_alex:worst=0.15 of=sample:4"
 
 
 @pytest.mark.parametrize(

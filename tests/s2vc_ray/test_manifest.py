@@ -101,7 +101,16 @@ def test_parts_of_an_older_version_still_read(tmp_path: Path) -> None:
     ]
     told = describe(storage, [key], archive="a.mp4.s2vc", config_hash="c")
     assert told is not None
-    assert told.archive_bytes == 2
+    assert (told.archive_bytes, told.targets_missed) == (2, 0)
+
+
+def test_missed_targets_of_all_gops_are_told(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    row = replace(ROW, source_size=1, source_etag="e", archive_bytes=2, target="t", target_met=True)
+    key = write_part(storage, [row, replace(row, target_met=False), replace(row, target_met=None)])
+    told = describe(storage, [key], archive="a.mp4.s2vc", config_hash="c")
+    assert told is not None
+    assert told.targets_missed == 1
 
 
 def test_a_part_is_written_once(tmp_path: Path) -> None:

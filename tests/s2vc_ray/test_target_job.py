@@ -67,14 +67,14 @@ def test_every_gop_holds_the_floor_with_a_q_of_its_own(clip: Path, tmp_path: Pat
     for row in found:
         assert row["psnr_worst"] >= 16.0
         assert (row["target"], row["target_value"], row["target_met"]) == (
-            "psnr:worst=16.0 of=sample:3",
+            "psnr:worst=16.0 of=sample:3 fallback=none",
             16.0,
             True,
         )
         assert 2 <= row["probes"] <= 8
     with (tmp_path / "out" / "a.mp4.s2vc").open("rb") as stream:
         reader = ArchiveReader(stream)
-        assert (reader.header.target, reader.header.q) == ("psnr:worst=16.0 of=sample:3", 63)
+        assert (reader.header.target, reader.header.q) == ("psnr:worst=16.0 of=sample:3 fallback=none", 63)
         assert [record.q for record in reader.gops()] == [row["q"] for row in found]
 
 
@@ -152,10 +152,16 @@ def test_an_interrupted_job_goes_on_to_the_same_archive(
 
 def test_another_target_is_another_archive(clip: Path, tmp_path: Path) -> None:
     run(clip, tmp_path / "out", FLOOR)
-    for target, policy in ((BEYOND, "sample:3"), (None, "sample:3"), (FLOOR, "full")):
-        report = run(clip, tmp_path / "out", target, metrics=MetricPolicy.parse(policy, ("psnr",)))
+    for target, policy, fallback in (
+        (BEYOND, "sample:3", "none"),
+        (None, "sample:3", "none"),
+        (FLOOR, "full", "none"),
+        (FLOOR, "sample:3", "av1"),
+    ):
+        metrics = MetricPolicy.parse(policy, ("psnr",))
+        report = run(clip, tmp_path / "out", target, metrics=metrics, fallback=fallback)
         assert report.videos[0].error_class == "ObjectExists"
-        assert "was made for psnr:worst=16.0 of=sample:3, not" in str(report.videos[0].error)
+        assert "was made for psnr:worst=16.0 of=sample:3 fallback=none, not" in str(report.videos[0].error)
     # Which other metrics are measured makes no other archive of it.
     assert run(
         clip, tmp_path / "out", FLOOR, metrics=MetricPolicy.parse("sample:3", ("psnr", "ms_ssim"))
@@ -279,7 +285,7 @@ def test_an_adopted_archive_tells_its_target(
         part.unlink()
     assert run(clip, tmp_path / "out", FLOOR).clean
     assert {(row["target"], row["target_met"], row["probes"]) for row in rows(tmp_path / "out")} == {
-        ("psnr:worst=16.0 of=sample:3", None, None)
+        ("psnr:worst=16.0 of=sample:3 fallback=none", None, None)
     }
 
 
