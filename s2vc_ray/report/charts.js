@@ -65,14 +65,15 @@ function linearTicks(low, high, most) {
   return ticks.map((value) => ({ value, text: Math.abs(value) >= 1e5 ? value.toPrecision(3) : value.toFixed(digits) }));
 }
 
-function logTicks(low, high) {
+function logTicks(low, high, factors = [1, 2, 5]) {
   const ticks = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) {
-    for (const factor of [1, 2, 5]) {
+    for (const factor of factors) {
       const value = factor * 10 ** power;
       if (value >= low * 0.999 && value <= high * 1.001) ticks.push({ value, text: String(+value.toPrecision(3)) });
     }
   }
+  if (ticks.length < 4 && factors.length === 3) return logTicks(low, high, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
   return ticks.length > 1 ? ticks : linearTicks(low, high, 4);
 }
 

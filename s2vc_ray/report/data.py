@@ -125,10 +125,10 @@ def _parsed(config: str) -> dict[str, Any]:
 
 
 def _picked(metrics: Iterable[str], most: int) -> str:
-    """The videos to show: those of the worst GOPs and some with a problem first."""
+    """The videos to show, the same ones each time it is asked: those of the worst GOPs, some with a problem, others."""
     worst = [
         f"(SELECT video_id FROM chosen WHERE {name}_worst IS NOT NULL "  # noqa: S608
-        f"ORDER BY {name}_worst {'ASC' if QUALITY[name] else 'DESC'} LIMIT {_FIRST})"
+        f"ORDER BY {name}_worst {'ASC' if QUALITY[name] else 'DESC'}, job, video_id, gop_index LIMIT {_FIRST})"
         for name in metrics
     ]
     flagged = " UNION ".join(worst) or "SELECT video_id FROM videos WHERE false"

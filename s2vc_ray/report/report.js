@@ -175,7 +175,8 @@
       });
       place.append(picture);
       const gops = $("rd-points").value === "gops";
-      const sampled = gops && data.gops.length < data.gops_total ? `${figure(data.gops.length)} of ${figure(data.gops_total)} GOPs, drawn by lot. ` : "";
+      const sampled = gops && data.gops.length < data.gops_total ? `${figure(data.gops.length)} of ${figure(data.gops_total)} GOPs, drawn by lot. `
+        : !gops && videos.length < data.videos.total ? `${figure(videos.length)} of ${figure(data.videos.total)} videos. ` : "";
       $("rd-note").textContent = `${sampled}Point at one for its figures; a click chooses its video, for every part of this page.`;
     }
 
