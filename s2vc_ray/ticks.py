@@ -8,8 +8,9 @@ GOPs.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import chain
 from typing import TypeAlias
@@ -21,6 +22,7 @@ from av.video.stream import VideoStream
 
 from s2vc_ray.picture_sizes import check_size
 from s2vc_ray.source_io import decode_packet, packets_of
+from s2vc_ray.times import Times
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"
 
@@ -42,35 +44,34 @@ def ticked_packets(container: InputContainer, stream: VideoStream) -> Iterator[t
 
 def count_frames(
     container: InputContainer, stream: VideoStream, expected: tuple[int, int], name: str
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+) -> tuple[Times, Times]:
     """Decode the whole source: the ticks of its frames and of its seek points, both ascending.
 
     Raises:
         SourceError: a frame is not of the ``expected`` size.
     """
-    ticks: list[int] = []
-    keys: list[int] = []
-    key_packets: list[int | None] = []
+    ticks, keys = array("q"), array("q")
+    key_frames: list[tuple[int, int | None]] = []
+    count = 0
     for frame in _decode_numbered(stream, ticked_packets(container, stream), ticks, keys):
-        check_size(name, frame, expected, len(key_packets))
-        key_packets.append(frame.pts if frame.key_frame else None)
+        check_size(name, frame, expected, count)
+        if frame.key_frame:
+            key_frames.append((count, frame.pts))
+        count += 1
     step = frame_step(stream)
-    while len(ticks) < len(key_packets):
+    while len(ticks) < count:
         ticks.append(ticks[-1] + step)
-    shown = tuple(ticks[: len(key_packets)])
-    seekable = {
-        shown[k] for k, packet in enumerate(key_packets) if packet is not None and packet == _last(keys, k)
-    }
-    return shown, tuple(sorted(seekable.union(shown[:1])))
+    seekable = {ticks[k] for k, packet in key_frames if packet is not None and packet == _last(keys, k)}
+    return Times(ticks[:count]), Times(sorted(seekable.union(ticks[: min(1, count)])))
 
 
-def _last(keys: list[int], number: int) -> int | None:
+def _last(keys: Sequence[int], number: int) -> int | None:
     at = bisect_right(keys, number)
     return keys[at - 1] if at else None
 
 
 def _decode_numbered(
-    stream: VideoStream, packets: Iterator[tuple[int, VideoPacket]], ticks: list[int], keys: list[int]
+    stream: VideoStream, packets: Iterator[tuple[int, VideoPacket]], ticks: array[int], keys: array[int]
 ) -> Iterator[VideoFrame]:
     """Frames in presentation order; each one's ``pts`` is the number of the packet it came from.
 
@@ -114,8 +115,8 @@ def frames_from_tick(
         return
     # The first frame of the file needs no landmark; elsewhere counting begins at the keyframe's own picture.
     number = 0 if from_start and passed == 0 and len(pending) == 1 else None
-    ticks: list[int] = []
-    for frame in _decode_numbered(stream, chain(pending, packets), ticks, []):
+    ticks = array("q")
+    for frame in _decode_numbered(stream, chain(pending, packets), ticks, array("q")):
         if number is None and frame.pts == 0:
             number = ticks.index(seek) if seek in ticks else None
         if number is not None:

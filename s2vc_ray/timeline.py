@@ -5,11 +5,14 @@ It must not know GOPs or archives.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, pairwise
+from itertools import chain
 
+import numpy as np
+import numpy.typing as npt
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -55,9 +58,8 @@ def packet_timeline(
     """
     if lacks_pts(container, stream):
         return None
-    shown: list[int] = []
-    keys: list[int] = []
-    last, last_duration = None, 0
+    shown, keys = array("q"), set[int]()
+    last, last_duration, first_key = None, 0, 0
     tail: VideoPacket | None = None
     sizes = SizeWatch(stream, (first.width, first.height))
     for packet in _steady(packets_of(container, stream), stream, name):
@@ -69,7 +71,8 @@ def packet_timeline(
             seconds = float((packet.pts - min(shown, default=packet.pts)) * (stream.time_base or 0))
             raise size_changes(name, size, (first.width, first.height), before, seconds)
         if usable:
-            keys.append(packet.pts)
+            first_key = first_key if keys else packet.pts
+            keys.add(packet.pts)
         if packet.is_discard:
             continue
         tail = packet
@@ -78,13 +81,13 @@ def packet_timeline(
             last, last_duration = packet.pts, packet.duration or 0
     if tail is not None and tail.is_corrupt and len(shown) > 1:
         shown.pop()  # the file ends inside this picture
-    shown.sort()
-    duplicates = any(a == b for a, b in pairwise(shown))
-    leading = bool(shown and shown[0] < keys[0])
+    pts = _sorted(shown)
+    duplicates = bool(np.any(np.diff(pts) == 0))
+    leading = bool(shown and pts[0] < first_key)
     fields = first.interlaced_frame and container.format.name in _FIELD_PACKETS
     if duplicates or leading or fields or stream.codec_context.name in HIDDEN_FRAMES:
         return None
-    return Timeline(Times(shown), Times(sorted(set(keys))), last_duration)
+    return Timeline(Times.from_bytes(pts.tobytes()), Times(sorted(keys)), last_duration)
 
 
 def decoded_timeline(
@@ -99,27 +102,33 @@ def decoded_timeline(
     size = first.width, first.height
     if lacks_pts(container, stream):
         ticks, keyframes = count_frames(container, stream, size, name)
-        return Timeline(Times(ticks), Times(keyframes), frame_step(stream))
-    keyed: dict[int, bool] = {}
+        return Timeline(ticks, keyframes, frame_step(stream))
+    shown, keys = array("q"), set[int]()
     usable: set[int | None] = set()
     last_duration = untimed = 0
     for packet in chain(_steady(packets_of(container, stream), stream, name), [None]):
         if packet is not None and is_seek_point(packet, stream):
             usable.add(packet.pts)
         for frame in decode_packet(stream, packet)[0]:
-            if frame.pts in keyed:
-                raise SourceError(
-                    f"{name}: two frames claim the same time (pts {frame.pts}); "
-                    "remux the source so that each has its own"
-                )
             if frame.pts is None:
                 untimed += 1
-            else:
-                check_size(name, frame, size, len(keyed))
-                keyed[frame.pts] = frame.key_frame
-                last_duration = frame.duration
-    pts = Times(sorted(keyed))
-    return Timeline(pts, Times(p for p in pts if keyed[p] and p in usable), last_duration, untimed=untimed)
+                continue
+            check_size(name, frame, size, len(shown))
+            shown.append(frame.pts)
+            last_duration = frame.duration
+            if frame.key_frame:
+                keys.add(frame.pts)
+    pts = _sorted(shown)
+    for twice in pts[1:][np.diff(pts) == 0]:
+        raise SourceError(
+            f"{name}: two frames claim the same time (pts {twice}); remux the source so that each has its own"
+        )
+    times = Times.from_bytes(pts.tobytes())
+    return Timeline(times, Times(sorted(keys & usable)), last_duration, untimed=untimed)
+
+
+def _sorted(times: array[int]) -> npt.NDArray[np.int64]:
+    return np.sort(np.frombuffer(times, np.int64))
 
 
 def _steady(packets: Iterable[VideoPacket], stream: VideoStream, name: str) -> Iterator[VideoPacket]:
