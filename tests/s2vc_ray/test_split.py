@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -77,3 +78,17 @@ def test_gop_longer_than_the_video_is_one_gop() -> None:
 def test_length_must_be_positive(gop: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         cut(info_with((0,), (0,)), gop)
+
+
+def test_references_are_made_when_they_are_asked_for() -> None:
+    info = info_with(Times(range(0, 4000, 4)), Times(range(0, 4000, 100)))
+    specs = cut(info, 32)
+    every = list(specs)
+    assert len(every) == len(specs) == 32
+    assert (specs[-1], specs[3:5]) == (every[31], (every[3], every[4]))
+    assert specs[1].pts == tuple(range(128, 256, 4))
+    with pytest.raises(IndexError):
+        specs[32]
+    packed = pickle.dumps(specs)
+    assert len(packed) < 12_000  # 8 bytes a frame, however many refer to them
+    assert list(pickle.loads(packed)) == every
