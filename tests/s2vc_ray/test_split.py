@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2vc_ray.split import split
+from s2vc_ray.times import Times
 from s2vc_ray.values import ColourTags, GopSpec, VideoInfo
 
 
-def info_with(pts: tuple[int, ...], keys: tuple[int, ...]) -> VideoInfo:
+def info_with(pts: Sequence[int], keys: Sequence[int]) -> VideoInfo:
     return VideoInfo(
         width=64,
         height=48,
