@@ -25,6 +25,7 @@ from s2vc_ray.errors import ConfigError, ObjectExists
 from s2vc_ray.passthrough_format import Passthrough
 from s2vc_ray.passthrough_head import PassAttachment, PassHead, PassStream
 from s2vc_ray.passthrough_packets import CORRUPT, DISCARD, DISPOSABLE, KEY, PassPacket
+from s2vc_ray.portable_tags import printable
 from s2vc_ray.remux import PICTURE_FILES, REFUSALS, add_track, first_packets, restore_packet, why_refused
 from s2vc_ray.source_io import TAG_ERRORS
 from s2vc_ray.storage import TEMPORARY_SUFFIX, Storage, open_source, open_storage
@@ -132,14 +133,19 @@ def _pick(
     there = {one.index for one in listed}
     if missing := sorted(set(wanted) - there):
         reasons = {one.index: one.reason for one in head.omitted}
-        said = ", ".join(f"{one} ({reasons.get(one, 'there is none')})" for one in missing)
-        held = ", ".join(map(str, sorted(there))) or "none"
-        raise ConfigError(f"{archive}: does not carry stream {said}; it carries {held}")
+        said = ", ".join(f"{one} ({printable(reasons.get(one, 'there is none'))})" for one in missing)
+        held = ", ".join(f"{one.index} ({_kind(one)})" for one in sorted(listed, key=lambda one: one.index))
+        raise ConfigError(f"{archive}: does not carry stream {said}; it carries {held or 'none'}")
     every = not wanted and not attachments
     return (
         [n for n, one in enumerate(head.streams) if every or one.index in wanted],
         [n for n, one in enumerate(head.attachments) if every or attachments or one.index in wanted],
     )
+
+
+def _kind(one: PassStream | PassAttachment) -> str:
+    what = f"{one.kind} {one.codec}" if isinstance(one, PassStream) else f"attached file {one.name}"
+    return printable(what.strip())
 
 
 def _stem(stream: PassStream) -> str:
@@ -198,7 +204,7 @@ class _StreamFiles:
         if stream.kind in _PLAYABLE:
             container = _PLAYABLE[stream.kind][0]
             if reason := why_refused(container, stream, first):
-                self.notes.append(f"{stream.kind} {stream.index} has no file to play: {reason}")
+                self.notes.append(f"{stream.kind} {stream.index} has no file to play: {printable(reason)}")
             else:
                 path = str(folder / "player")
                 self._player = av.open(path, "w", format=container, metadata_errors=TAG_ERRORS)
@@ -234,7 +240,7 @@ class _StreamFiles:
     def publish(self, storage: Storage) -> Iterator[Extracted]:
         """Put the files where they belong, once they are closed."""
         stream, stem = self._stream, _stem(self._stream)
-        what = f"{stream.kind}, {stream.codec or 'unknown codec'}"
+        what = f"{stream.kind}, {printable(stream.codec) or 'unknown codec'}"
         made = [
             ("data", _data_name(stream), f"{what}: {self._count} packets"),
             ("list", f"{stem}.json", f"{what}: where each packet is, and its times"),

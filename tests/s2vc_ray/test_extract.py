@@ -148,6 +148,16 @@ def test_names_are_never_paths(tmp_path: Path) -> None:
     assert any(name.endswith(".otf") for name in found)
 
 
+def test_what_an_archive_says_does_not_steer_a_terminal(tmp_path: Path) -> None:
+    archive = str(carrying(tmp_path / "a.s2vc", ("\x1b[2J",), (stream(3, "data", codec="\x1b[2J"),)))
+    report = extract_archive(archive, str(tmp_path / "out"))
+    assert all((file.name + file.what).isprintable() for file in report.files)
+    assert all(note.isprintable() for note in report.notes)
+    with pytest.raises(ConfigError) as error:
+        extract_archive(archive, str(tmp_path / "out"), streams=[9])
+    assert "\x1b" not in str(error.value)
+
+
 @given(st.text(max_size=300))
 def test_any_name_is_safe(text: str) -> None:
     name = safe_name(f"7-{text}")
@@ -174,7 +184,8 @@ def test_some_of_it(tmp_path: Path) -> None:
     extract_archive(archive, str(tmp_path / "picked"), streams=[5, 1])
     assert set(contents(tmp_path / "picked")) == {"1-b.ttf", "5-data-unknown.bin", "5-data-unknown.json"}
     with pytest.raises(
-        ConfigError, match=r"does not carry stream 9 \(there is none\); it carries 0, 1, 3, 5"
+        ConfigError,
+        match=r"does not carry stream 9 \(there is none\); it carries 0 \(attached file a.ttf\), .*5 \(data\)",
     ):
         extract_archive(archive, str(tmp_path / "none"), streams=[9])
     assert not (tmp_path / "none").exists()
