@@ -3,7 +3,8 @@
     ModelError
     ├── WeightsError     weights missing, damaged, of another model, or failing their overflow proof
     ├── BitstreamError   a payload that is not a whole, plausible coded GOP
-    └── SymbolMismatch   symbols decoded, but not those the encoder wrote
+    ├── SymbolMismatch   symbols decoded, but not those the encoder wrote
+    └── TrainingError    processes that train together have lost one another
 """
 
 
@@ -21,3 +22,7 @@ class BitstreamError(ModelError):
 
 class SymbolMismatch(ModelError):
     """Decoded symbols differ from those the encoder wrote."""
+
+
+class TrainingError(ModelError):
+    """Processes that train together did not find, or have lost, one another."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -47,3 +48,10 @@ def load_checkpoint(path: Path) -> S2vcNetwork:
     if missing or unexpected:
         raise WeightsError(f"{path} does not fit these networks: missing {missing[:3]}, unexpected {unexpected[:3]}")
     return net
+
+
+def checkpoint_note(path: Path) -> dict[str, Any]:
+    """What :func:`save_checkpoint` was told about a checkpoint that :func:`load_checkpoint` has read."""
+    with safe_open(str(path), framework="pt") as file:
+        note: dict[str, Any] = json.loads(file.metadata()["note"])
+    return note

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.train.data import Bank, Batch
 from s2vc_model.train.losses import Perceptual
+from s2vc_model.train.ranks import Ranks
 from s2vc_model.train.recipe import INTRA_SHAPE, Stage, Weights
 from s2vc_model.train.step import ChunkStep, Dials, Optimiser
 from s2vc_model.transforms import start_inter_from_intra
@@ -25,11 +26,16 @@ EMA_DECAY = 0.999
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """One training run. ``budget_s`` seconds include the anneal of ``anneal_steps`` at the end of the last stage."""
+    """One training run.
+
+    ``budget_s`` seconds include the anneal of ``anneal_steps`` at the end of the last stage. ``first_step`` counts the
+    steps taken before this run: several ranks draw by it, so that a later run goes on to other crops.
+    """
 
     budget_s: float
     anneal_steps: int = 0
     seed: int = 0
+    first_step: int = 0
     log_every: int = 100
     weights: Weights = field(default_factory=Weights)
 
@@ -65,13 +71,20 @@ class Trainer:
 
     Args:
         net: on its device, channels-last; trained in place.
-        log: receives one dict per ``log_every`` steps.
+        log: receives one dict per ``log_every`` steps, with means over all ranks; called on each of them.
+        ranks: the processes that train together; all start from the same network and bank.
     """
 
     def __init__(
-        self, net: S2vcNetwork, bank: Bank, config: RunConfig, log: Callable[[dict[str, object]], None]
+        self,
+        net: S2vcNetwork,
+        bank: Bank,
+        config: RunConfig,
+        log: Callable[[dict[str, object]], None],
+        ranks: Ranks | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
+        self.ranks = ranks or Ranks()
         self.net, self.bank, self.config, self.log = net, bank, config, log
         self.device = bank.device
         self.perceptual = Perceptual(self.device)
@@ -101,19 +114,23 @@ class Trainer:
                 start_inter_from_intra(self.net.inter_prior, self.net.intra_prior)
             self.average.restart()
         dials = Dials(self.device, stage.lr)
-        opt = Optimiser(self.net, dials)
+        opt = Optimiser(self.net, dials, self.ranks)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         main = ChunkStep(stage, self.config.weights, self.net, opt, self.perceptual)
         intra = main
         if stage.intra_share:
-            intra = ChunkStep(INTRA_SHAPE, self.config.weights, self.net, opt, self.perceptual)
+            shape = replace(INTRA_SHAPE, batch=stage.intra_batch)
+            intra = ChunkStep(shape, self.config.weights, self.net, opt, self.perceptual)
         clock = _Clock(self, stage, dials, self.config.anneal_steps if last else 0)
         batch: Batch | None = None
         chunk = 0
         while clock.running():
+            at = self.config.first_step + self.step
+            self.ranks.seed(self.config.seed, at, shared=True)
             share = stage.intra_share * stage.chunks / (1 + stage.intra_share * (stage.chunks - 1))
             only_intra = chunk == 0 and intra is not main and float(torch.rand(())) < share
+            self.ranks.seed(self.config.seed, at)
             step = intra if only_intra else main
             if only_intra or chunk == 0:
                 shape = step.stage
@@ -135,14 +152,14 @@ class _Clock:
     def __init__(self, trainer: Trainer, stage: Stage, dials: Dials, anneal: int) -> None:
         self.trainer, self.stage, self.dials, self.anneal = trainer, stage, dials, anneal
         self.here, self.anneal_from = 0, max(0, stage.steps - anneal)
-        self.began = self.marked = trainer.elapsed()
+        self.began = self.marked = trainer.ranks.from_first(trainer.elapsed())
         self.pixels = 0
         self.anneal_ends = stage.steps
 
     def running(self) -> bool:
         """Whether to take another step; sets the dials for it."""
         budget = self.trainer.config.budget_s
-        used = self.trainer.elapsed()
+        used = self.trainer.ranks.from_first(self.trainer.elapsed())
         if self.here > 50 and self.here % 20 == 0 and self.here < self.anneal_from:
             pace = (used - self.began) / self.here
             if used + pace * self.anneal >= budget:
@@ -163,12 +180,13 @@ class _Clock:
     def tick(self, report: dict[str, Tensor], step: ChunkStep, opt: Optimiser) -> None:
         """Count the step just taken and log every so often."""
         self.here += 1
-        shape = step.stage
-        self.pixels += shape.batch * shape.frames * shape.size**2
+        shape, ranks = step.stage, self.trainer.ranks
+        self.pixels += ranks.size * shape.batch * shape.frames * shape.size**2
         if self.here % self.trainer.config.log_every:
             if self.trainer.device.type == "cuda" and self.here % 10 == 0:
                 torch.cuda.current_stream().synchronize()
             return
+        report = report | {name: ranks.gather(report[name]) for name in ("l1", "lpips", "bpp", "q")}
         now = self.trainer.elapsed()
         low, high = report["q"] < 16, report["q"] >= 48
 

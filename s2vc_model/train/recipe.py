@@ -1,4 +1,7 @@
-"""What is trained, in which order, with which weights: plain values. The reasons stand beside the numbers."""
+"""What is trained, in which order, with which weights: plain values. The reasons stand beside the numbers.
+
+Batches are those of one process; several ranks draw as much each.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ class Stage:
     batch: int
     intra_share: float = 0.0
     """Share of steps that train the intra path alone, so that it never drifts while inter frames train."""
+    intra_batch: int = 64
+    """Samples in each of these steps."""
     warmup: int = 200
     lr: float = 5e-4
     ramp: tuple[float, int, int] = (1.0, 0, 0)
@@ -53,7 +58,7 @@ class Weights:
 
 
 INTRA_SHAPE = Stage("intra-share", 0, 1, 1, 128, 64)
-"""Shape of the intra-only steps inside other stages."""
+"""Shape of the intra-only steps inside other stages, but for their batch."""
 
 RECIPE: dict[str, Stage] = {
     # Learn to reconstruct, then to spend few bits on it.

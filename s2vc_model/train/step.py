@@ -1,7 +1,8 @@
-"""One optimiser step over static buffers, captured as a CUDA graph where there is one.
+"""One optimiser step over static buffers, captured as a CUDA graph where one process trains on a GPU.
 
 The whole step (forward, backward, clipping, AdamW) is one graph, so Python costs nothing per step. What varies from
-step to step (frames, qualities, rate ramp, learning rate) lives in tensors the graph reads.
+step to step (frames, qualities, rate ramp, learning rate) lives in tensors the graph reads. Several ranks exchange
+gradients in the middle of the step, so they run it eagerly.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from s2vc_model.network import S2vcNetwork
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
 from s2vc_model.train.data import Batch
 from s2vc_model.train.losses import Perceptual, motion_loss, rate_weights
+from s2vc_model.train.ranks import Ranks
 from s2vc_model.train.rate import detached, inter_step, intra_step
 from s2vc_model.train.recipe import Stage, Weights
 
@@ -33,9 +35,13 @@ class Dials:
 
 
 class Optimiser:
-    """AdamW with a tensor learning rate, gradient clipping, and steps skipped when a gradient is not finite."""
+    """AdamW with a tensor learning rate, gradient clipping, and steps skipped when a gradient is not finite.
 
-    def __init__(self, net: nn.Module, dials: Dials) -> None:
+    Gradients are averaged over ranks before clipping, so what one rank skips all skip.
+    """
+
+    def __init__(self, net: nn.Module, dials: Dials, ranks: Ranks | None = None) -> None:
+        self.ranks = ranks or Ranks()
         self.params = [p for p in net.parameters() if p.requires_grad]
         device = self.params[0].device
         cuda = device.type == "cuda"
@@ -52,8 +58,9 @@ class Optimiser:
         self.adam.zero_grad(set_to_none=True)
 
     def step(self, loss: Tensor) -> Tensor:
-        """Backward, clip to norm 1, update; returns the norm before clipping."""
+        """Backward, average over ranks, clip to norm 1, update; returns the norm before clipping."""
         loss.backward()
+        self.ranks.average([p.grad for p in self.params if p.grad is not None])
         norm = nn.utils.clip_grad_norm_(self.params, 1.0, foreach=True)
         self.skip.copy_((~torch.isfinite(norm)).float())
         self.skipped.add_(self.skip)
@@ -75,6 +82,7 @@ class ChunkStep:
         self.stage, self.weights, self.net, self.opt, self.perceptual = stage, weights, net, opt, perceptual
         device = opt.params[0].device
         self.cuda = device.type == "cuda"
+        self.captured = self.cuda and opt.ranks.size == 1
         b, t, s = stage.batch, stage.frames, stage.size
 
         def zeros(*shape: int) -> Tensor:
@@ -106,7 +114,7 @@ class ChunkStep:
         """Train on the loaded chunk; ``first`` starts a GOP. Returns detached tensors, valid until the next call."""
         key = (first, perceptual)
         self.runs[key] = self.runs.get(key, 0) + 1
-        if not self.cuda or self.runs[key] <= EAGER_STEPS:
+        if not self.captured or self.runs[key] <= EAGER_STEPS:
             return self._train(*key)
         if key not in self.graphs:
             torch.cuda.synchronize()
