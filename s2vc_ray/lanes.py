@@ -25,6 +25,7 @@ from s2vc_ray.fallback import encode_av1, takes
 from s2vc_ray.fallback_search import fall_back
 from s2vc_ray.gop_decoder import AnyGop, codec_name, iter_decode, reread
 from s2vc_ray.lockstep import Lockstep
+from s2vc_ray.risk import Risk, Sight, assess, look
 from s2vc_ray.shots import ShotsGop, cut
 from s2vc_ray.staging import Metric
 from s2vc_ray.target_search import Wish, seek
@@ -83,7 +84,8 @@ def load_s2vc(model: str, device: str) -> LoadedCodec:
 class CodedGop:
     """What the codec gave for one GOP, with its share of the batch's time in seconds.
 
-    ``target_met`` is whether it meets its goal, None where there was none; ``probes`` how often it was coded for that.
+    ``risk`` is None where nothing was measured. ``target_met`` is whether it meets its goal, None where there was none;
+    ``probes`` how often it was coded for that.
     """
 
     encoded: AnyGop
@@ -92,6 +94,7 @@ class CodedGop:
     metrics: tuple[Metric, ...]
     target_met: bool | None = None
     probes: int = 1
+    risk: Risk | None = None
 
     @property
     def payload(self) -> bytes:
@@ -107,6 +110,15 @@ class CodedGop:
     def bpp(self) -> float:
         """Payload bits per true pixel."""
         return 8 * len(self.payload) / (self.encoded.width * self.encoded.height * self.encoded.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """Of a source GOP the frames to measure, their numbers in it, and what is to be kept of them."""
+
+    frames: Frames
+    numbers: list[int]
+    sight: Sight
 
 
 class Lanes:
@@ -195,13 +207,14 @@ class Lanes:
             return found
         checked = self._check(codec, shown, [one.encoded for one in found], 0.0)
         return [
-            replace(one, decode_seconds=own.decode_seconds, metrics=own.metrics)
+            replace(one, decode_seconds=own.decode_seconds, metrics=own.metrics, risk=own.risk)
             for one, own in zip(found, checked, strict=True)
         ]
 
-    def _shown(self, gops: Sequence[Frames]) -> list[Frames]:
+    def _shown(self, gops: Sequence[Frames]) -> list[_Shown]:
         """Of each source GOP the frames to measure."""
-        return [gop[self._measured(len(gop))] for gop in gops]
+        chosen = [(gop, self._measured(len(gop))) for gop in gops]
+        return [_Shown(frames := gop[numbers], numbers, look(frames)) for gop, numbers in chosen]
 
     @contextmanager
     def _lane(self) -> Iterator[None]:
@@ -240,30 +253,28 @@ class Lanes:
         return parsed, (time.perf_counter() - begun) / len(wishes)
 
     def _check(
-        self, codec: LoadedCodec, shown: Sequence[Frames], parsed: Sequence[AnyGop], encode_seconds: float
+        self, codec: LoadedCodec, shown: Sequence[_Shown], parsed: Sequence[AnyGop], encode_seconds: float
     ) -> list[CodedGop]:
-        """Verify and measure what a reader will get: the payloads' own bytes, parsed and decoded afresh.
-
-        ``shown`` are each source GOP's frames to measure.
-        """
+        """Verify and measure what a reader will get: the payloads' own bytes, parsed and decoded afresh."""
         coded = [CodedGop(gop, encode_seconds, 0.0, ()) for gop in parsed]
         if not self._config.metrics.enabled:
             return coded
         with self._meter.coding("measure"):
             begun = time.perf_counter()
-            stage = _stage("decode", shown)
+            stage = _stage("decode", [one.frames for one in shown])
             decoded = self._lockstep.run(
                 stage, parsed, lambda part: self._decode(codec, part), most=codec.fitting(*stage)
             )
             seconds = (time.perf_counter() - begun) / len(parsed)
-            metrics = [
-                self._measure(a, b, self._measured(gop.frames), codec)
-                for a, b, gop in zip(shown, decoded, parsed, strict=True)
+            return [
+                replace(
+                    one,
+                    decode_seconds=seconds,
+                    metrics=self._measure(own.frames, frames, own.numbers, codec),
+                    risk=assess(own.sight, own.frames, frames, own.numbers),
+                )
+                for one, own, frames in zip(coded, shown, decoded, strict=True)
             ]
-        return [
-            replace(one, decode_seconds=seconds, metrics=measured)
-            for one, measured in zip(coded, metrics, strict=True)
-        ]
 
     def _measured(self, frames: int) -> list[int]:
         """Which frames of a GOP are measured."""

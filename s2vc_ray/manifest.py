@@ -85,6 +85,8 @@ class ManifestRow:
         *_p5: their 5th percentile on the bad side, so that 95 % of them are better; interpolated.
         *_worst_frame: which frame of the GOP is the worst, from 0; of ``flicker`` the second of the pair. None, like
             ``*_p5``, before version 3.
+        tile_*, text_*, face*: of the measured frames, where something may have been invented that a mean passes over;
+            see `s2vc_ray.risk.Risk`. None before version 4.
         verify: ``decoded`` when the payload was decoded again with every symbol checksum matching; ``crc``
             when only the published archive's checksums were verified.
         device, torch: where the GOP was coded.
@@ -180,6 +182,14 @@ class ManifestRow:
     target_value: float | None = None
     target_met: bool | None = None
     probes: int | None = None
+    tile_worst: float | None = None
+    tile_worst_frame: int | None = None
+    tile_worst_x: int | None = None
+    tile_worst_y: int | None = None
+    text_density: float | None = None
+    text_worst: float | None = None
+    faces: int | None = None
+    face_worst: float | None = None
 
 
 _TYPES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from fractions import Fraction
 from typing import Any
@@ -16,6 +16,7 @@ from s2vc_ray.fixity import Fixity
 from s2vc_ray.gop_decoder import AV1
 from s2vc_ray.manifest import ManifestRow
 from s2vc_ray.plan import SourceFixity, VideoFailure
+from s2vc_ray.risk import Risk
 from s2vc_ray.sources import Source
 from s2vc_ray.staging import StagedGop
 
@@ -126,6 +127,7 @@ def gop_rows(
                 target_met=gop.target_met,
                 probes=gop.probes if gop.target_met is not None else None,
                 **metrics,
+                **_risk(gop.risk),
                 metric_policy=gop.metric_policy,
                 metric_frames=max((metric.frames for metric in gop.metrics), default=0),
                 verify="decoded" if gop.verified == "decoded" else "crc",
@@ -141,6 +143,10 @@ def gop_rows(
             )
         )
     return rows
+
+
+def _risk(risk: Risk | None) -> dict[str, Any]:
+    return asdict(risk) if risk else {}
 
 
 def incompleteness(source: Source, header: ArchiveHeader, gops: Sequence[StagedGop]) -> str | None:

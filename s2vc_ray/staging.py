@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from s2vc_ray.config import MetricPolicy
 from s2vc_ray.errors import StorageError
 from s2vc_ray.fixity import crc32c
+from s2vc_ray.risk import Risk
 from s2vc_ray.times import Times
 from s2vc_ray.values import FrameDigest
 
@@ -65,6 +66,7 @@ class StagedGop:
             what this GOP was held to: its floor, or its most bits per pixel; ``target_met`` whether it holds, measured.
         probes: how many q it was coded at. ``encode_seconds`` are of all of them, measured and all.
         codec: which codec reads the payload; see `s2vc_ray.gop_decoder`.
+        risk: what its measured frames show at their worst place; None where nothing was measured.
     """
 
     video_id: str
@@ -97,6 +99,7 @@ class StagedGop:
     target_value: float | None = None
     target_met: bool | None = None
     probes: int = 1
+    risk: Risk | None = None
 
     @property
     def frames(self) -> int:
@@ -155,7 +158,8 @@ def unpack_staged(data: bytes, key: str) -> StagedObject:
         fields = json.loads(head)
         digests = tuple(FrameDigest(size, md5) for size, md5 in fields.pop("digests"))
         metrics = tuple(Metric(**metric) for metric in fields.pop("metrics"))
-        gop = StagedGop(**{**fields, "pts": Times(fields["pts"]), "metrics": metrics})
+        risk = Risk(**fields.pop("risk")) if fields.get("risk") else None
+        gop = StagedGop(**{**fields, "pts": Times(fields["pts"]), "metrics": metrics, "risk": risk})
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise StorageError(
             f"staged GOP {key} has an unreadable header: delete it and run the job again"

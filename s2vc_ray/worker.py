@@ -162,6 +162,7 @@ class Worker:
             bits_i=coded.encoded.bits_i,
             bits_p=coded.encoded.bits_p,
             metrics=coded.metrics,
+            risk=coded.risk,
             metric_policy=str(self._config.metrics),
             verified="decoded" if measured else "no",
             model_id=identity.model_id,
