@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from s2vc_ray.job_meter import JobMeter
 from s2vc_ray.pool import WorkerPool
 from s2vc_ray.sources import Source
+from s2vc_ray.summary import sentences, sum_up
 from s2vc_ray.usage import Usage
 from tests.job_events import USAGE, Clock, ended, failure, gop, tell_job
+
+
+def test_probes_are_of_gops_with_a_target() -> None:
+    meter = JobMeter()
+    meter.gop_done(gop(0), resumed=False)
+    assert sum_up(meter.read()).probes is None
+    meter = JobMeter()
+    for index, probes in enumerate((3, 4)):
+        meter.gop_done(replace(gop(index), target="bpp=0.1", probes=probes), resumed=False)
+    meter.gop_done(replace(gop(9), target="bpp=0.1", probes=8), resumed=True)
+    assert sum_up(meter.read()).probes == 3.5
+    assert "3.5 probes a GOP" in sentences(sum_up(meter.read()))[0]
 
 
 def test_a_whole_job_is_counted() -> None:
