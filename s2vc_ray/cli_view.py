@@ -62,17 +62,19 @@ def view(
     def watch(progress: Progress) -> None:
         status.update(f"decoding: frame {progress.done} of {progress.frames}")
 
+    shown = False
     try:
         status.start()
         with open_view(archive, options, watch=watch) as server:
             status.stop()
+            shown = True
             typer.echo(server.url)
             console.print("Ctrl-C ends it", highlight=False)
             if browser and not webbrowser.open(server.url):
                 console.print("no browser was found: open the address above", highlight=False)
             server.wait()
     except KeyboardInterrupt:
-        raise typer.Exit(0) from None
+        raise typer.Exit(0 if shown else 130) from None
     finally:
         status.stop()
 

@@ -139,7 +139,7 @@ def _page(archive: OpenArchive, clip: Clip, found: _Found) -> bytes:
         "begin": float(clip.begin),
         "frames": list(clip.frames),
         "gops": list(clip.gops),
-        "q": list(clip.q),
+        "coded": list(clip.coded),
         "metrics": series,
     }
     values = {

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from s2vc_ray.access import Frame, OpenArchive, Stretch
+from s2vc_ray.archive import GopRecord
 from s2vc_ray.decompress import Watch, watched
 from s2vc_ray.encoders import Encoder, encoder
 from s2vc_ray.export import shown
@@ -41,7 +42,7 @@ class Clip:
         source_top, decoded_top: the row of the file's pictures at which each begins; None: the source is not in it.
         times: seconds from the first frame of the clip.
         begin, end: of the clip, in seconds of the video; seconds from its first frame to the end of its last.
-        frames, gops, q: numbers in the video; quality index of the GOP.
+        frames, gops, coded: numbers in the video; how the GOP is coded, in words.
         scores: by metric; empty without a source.
         notes: what could not be measured or shown.
     """
@@ -56,7 +57,7 @@ class Clip:
     end: Fraction
     frames: tuple[int, ...]
     gops: tuple[int, ...]
-    q: tuple[int, ...]
+    coded: tuple[str, ...]
     scores: dict[str, list[float | None]]
     notes: tuple[str, ...]
 
@@ -80,7 +81,7 @@ def make_clip(
     _ = archive.codec  # refused before anything is read for it
     header = archive.header
     places = {
-        pts: (record.index, record.q)
+        pts: (record.index, _coded(record))
         for record in map(archive.reader.gop, stretch.gops)
         for pts in record.pts
         if stretch.holds(pts)
@@ -137,10 +138,14 @@ def make_clip(
         end=times[-1] + step,
         frames=tuple(numbers.values()),
         gops=tuple(places[pts][0] for pts in numbers),
-        q=tuple(places[pts][1] for pts in numbers),
+        coded=tuple(places[pts][1] for pts in numbers),
         scores=measured,
         notes=tuple(notes),
     )
+
+
+def _coded(record: GopRecord) -> str:
+    return f"q {record.q}" if record.codec == "s2vc" else f"{record.codec} at {record.q}"
 
 
 def _encoder() -> Encoder:

@@ -95,7 +95,7 @@
 
   function show(at) {
     frame = at;
-    $("where").textContent = `Frame ${data.frames[at]} · ${clock(data.begin + data.times[at])} · GOP ${data.gops[at]} · q ${data.q[at]}`;
+    $("where").textContent = `Frame ${data.frames[at]} · ${clock(data.begin + data.times[at])} · GOP ${data.gops[at]} · ${data.coded[at]}`;
     $("score").textContent = data.metrics.map((one) => `${one.label} ${figure(one.values[at], one.name + "_mean")}`).join("  ·  ");
     $("strip").setAttribute("aria-valuenow", data.frames[at]);
     const one = metric();

@@ -80,6 +80,7 @@ def at(browser: Browser, frame: int) -> None:
 
 def test_it_begins_where_it_was_asked_to(opened: Browser, url: str) -> None:
     at(opened, FIRST)
+    assert opened.find("#where").text == "Frame 5 · 0:00.2 · GOP 0 · q 56"
     assert opened.complaints() == []
     assert set(opened.requests()) == {url, f"{url}clip.mp4"}
     assert opened.find("h1").text == "<b>grey.mp4"

@@ -19,12 +19,17 @@ import av
 import numpy as np
 import pytest
 
-from s2vc_ray.access import Frame
+from s2vc_ray.access import Frame, open_archive
+from s2vc_ray.compress import compress
+from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.errors import ConfigError, ObjectMissing, SourceError
+from s2vc_ray.export import shown
+from s2vc_ray.source_frames import SourceFrames
 from s2vc_ray.storage import open_storage
 from s2vc_ray.view import ViewOptions, clip, open_view
 from s2vc_ray.view.described import described
 from s2vc_ray.view.server import ViewServer
+from tests import media
 from tests.audited import video
 from tests.fakes import load_fake
 from tests.reports import LATER, archives
@@ -159,9 +164,6 @@ def test_the_clip_is_gone_when_it_ends(folder: Path, tmp_path: Path, monkeypatch
 
 
 def test_both_sides_are_in_the_clip(folder: Path, tmp_path: Path) -> None:
-    from s2vc_ray.access import open_archive
-    from s2vc_ray.source_frames import SourceFrames
-
     with open_archive(str(folder / "out" / "a.mp4.s2vc"), model="fake", load_codec=load_fake) as archive:
         source = SourceFrames(str(folder / "in" / "a.mp4"), archive.header)
         made = clip.make_clip(archive, archive.stretch(Fraction(1, 5)), source, tmp_path / "clip.mp4", ())
@@ -177,6 +179,42 @@ def test_both_sides_are_in_the_clip(folder: Path, tmp_path: Path) -> None:
     for picture, above, below in zip(pictures, originals, wanted, strict=True):
         assert np.abs(picture[:64].astype(int) - above).mean() < 8
         assert np.abs(picture[64:].astype(int) - below).mean() < 8
+
+
+def test_pictures_are_upright_and_of_square_samples_at_their_own_times(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pts = [0, 4, 8, 13, 16, 20, 28, 29]
+    source = media.make_clip(
+        tmp_path / "in" / "odd.mp4",
+        frames=len(pts),
+        size=(65, 49),
+        pix_fmt="yuv444p",
+        pts=pts,
+        time_base=Fraction(1, 100),
+        rotation=90,
+        sample_aspect=Fraction(4, 3),
+    )
+    config = JobConfig(
+        model="fake",
+        executor="local",
+        scene_cuts=False,
+        metrics=MetricPolicy.parse("none"),
+        allow_larger=True,
+    )
+    assert compress([str(source)], str(tmp_path / "out"), config, load_codec=load_fake).clean
+    with open_archive(str(tmp_path / "out" / "odd.mp4.s2vc"), model="fake", load_codec=load_fake) as archive:
+        original = SourceFrames(str(source), archive.header)
+        made = clip.make_clip(archive, archive.stretch(), original, tmp_path / "clip.mp4", ())
+        first = shown(next(archive.frames()), archive.header)
+    assert first.shape == (87, 49, 3)
+    assert (made.width, made.height, made.decoded_top) == (49, 87, 96)
+    assert made.times == tuple(Fraction(one, 100) for one in pts)
+    with av.open(str(made.path)) as container:
+        frames = list(container.decode(video=0))
+    assert [float(frame.time or 0) for frame in frames] == [float(one) for one in made.times]
+    assert (frames[0].width, frames[0].height, frames[0].format.name) == (50, 192, "yuv420p")
+    picture = frames[0].to_ndarray(format="rgb24")
+    assert np.abs(picture[96 : 96 + 87, :49].astype(int) - first).mean() < 8
 
 
 def test_frames_are_paired_by_their_times() -> None:
