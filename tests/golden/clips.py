@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.matrix.assemble import Track, assemble, lines, sound
-from tests.media import make_clip, pictures
+from tests.media import make_clip, pictures, scenes
 
 
 def rich(folder: Path) -> Path:
@@ -77,11 +77,17 @@ def mixed(folder: Path) -> Path:
     return make_clip(folder / "mixed.mp4", size=(54, 38), frames=13, gop=4, rgb=rgb, options={"crf": "4"})
 
 
+def film(folder: Path) -> Path:
+    """64x48 MP4 of four scenes, of which one GOP holds parts of three."""
+    return make_clip(folder / "film.mp4", frames=21, rgb=scenes((9, 4, 2, 6)))
+
+
 CLIPS = {
     "rich": (rich, 20, 5, ""),
     "varying": (varying, 56, 4, ""),
     "silent": (silent, 0, 32, ""),
     "cut": (cut, 36, 8, ""),
     "mixed": (mixed, 56, 4, "psnr=30"),
+    "film": (film, 44, 7, ""),
 }
 """Name to how it is drawn, its quality index, its GOP length, and the floor of each GOP."""

@@ -8,10 +8,12 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from s2vc_model.bitstream import EncodedGop
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord
 from s2vc_ray.av1_gop import Av1Gop
-from s2vc_ray.gop_decoder import coded_gop
+from s2vc_ray.gop_decoder import AnyGop, coded_gop
 from s2vc_ray.passthrough_format import Passthrough
+from s2vc_ray.shots import ShotsGop
 
 SETS = Path(__file__).parent / "sets"
 """One folder for each set of weights, named by the first 12 hex digits of their SHA-256."""
@@ -51,9 +53,17 @@ def described_gop(record: GopRecord, header: ArchiveHeader) -> dict[str, Any]:
         "codec": record.codec,
         "pts": list(record.pts),
         "payload": digest(record.payload),
-        "checks": coded.checks.hex(),
-        "symbol_crc": f"{coded.plane_crc if isinstance(coded, Av1Gop) else coded.symbol_crc:08x}",
+        "checks": b"".join(part.checks for part in _parts(coded)).hex(),
+        "symbol_crc": " ".join(f"{_crc(part):08x}" for part in _parts(coded)),
     }
+
+
+def _parts(gop: AnyGop) -> tuple[EncodedGop | Av1Gop, ...]:
+    return gop.shots if isinstance(gop, ShotsGop) else (gop,)
+
+
+def _crc(gop: EncodedGop | Av1Gop) -> int:
+    return gop.plane_crc if isinstance(gop, Av1Gop) else gop.symbol_crc
 
 
 def _carried(reader: ArchiveReader) -> dict[str, Any] | None:

@@ -39,6 +39,14 @@ class Av1(NamedTuple):
     units: list[list[tuple[int, bytes]]]
 
 
+class Shots(NamedTuple):
+    """The structure of an `s2vc-shots` payload."""
+
+    size: tuple[int, int, int]
+    q: int
+    shots: list[Coded]
+
+
 class Gop(NamedTuple):
     """One GOP record; ``coded`` is None for a codec that the page does not describe."""
 
@@ -48,7 +56,7 @@ class Gop(NamedTuple):
     codec: str
     pts: list[int]
     payload: bytes
-    coded: Coded | Av1 | None
+    coded: Coded | Shots | Av1 | None
 
 
 class Packet(NamedTuple):
@@ -199,7 +207,7 @@ def _gop(body: Cursor, header: dict[str, Any]) -> Gop:
     check(max(-pts[0], pts[-1]) < 1 << 61, "times beyond all bounds")
     check(first + frames <= header["frames"], "more frames than the header says")
     payload = body.rest()
-    reads = {"s2vc": _coded, "av1": _av1}.get(codec)
+    reads = {"s2vc": _coded, "s2vc-shots": _shots, "av1": _av1}.get(codec)
     coded = reads(Cursor(payload)) if reads else None
     if coded:
         check(coded.size == (header["width"], header["height"], frames), "payload of another size")
@@ -216,6 +224,16 @@ def _coded(payload: Cursor) -> Coded:
         check(not stream or (len(stream) >= 8 and len(stream) % 4 == 0), "a stream is not whole words")
     check(frames > 1 or not coded.inter, "an inter stream of no frames")
     return coded
+
+
+def _shots(payload: Cursor) -> Shots:
+    count = payload.varint()
+    check(2 <= count <= 65536, "a GOP of so many shots")
+    shots = [_coded(Cursor(payload.take(payload.varint()))) for _ in range(count)]
+    check(payload.at == len(payload.data), "bytes behind the last shot")
+    check(len({(shot.size[:2], shot.q) for shot in shots}) == 1, "shots of several sizes or qualities")
+    width, height, _ = shots[0].size
+    return Shots((width, height, sum(shot.size[2] for shot in shots)), shots[0].q, shots)
 
 
 def _av1(payload: Cursor) -> Av1:

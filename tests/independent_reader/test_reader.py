@@ -20,6 +20,7 @@ from s2vc_ray.compress import compress
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.gop_decoder import coded_gop
 from s2vc_ray.passthrough_format import Passthrough
+from s2vc_ray.shots import ShotsGop
 from tests.archives import GOPS, archive_bytes
 from tests.fakes import load_fake
 from tests.fuzz.damage import damage
@@ -63,7 +64,10 @@ def agree(data: bytes) -> Archive:
         if gop.coded is not None:
             ours = coded_gop(record, reader.header)
             assert gop.coded.size == (ours.width, ours.height, ours.frames)
-            if isinstance(ours, Av1Gop):
+            if isinstance(ours, ShotsGop):
+                for shot, own in zip(gop.coded.shots, ours.shots, strict=True):
+                    assert shot[1:] == (own.q, own.symbol_crc, own.checks, own.intra, own.inter)
+            elif isinstance(ours, Av1Gop):
                 assert gop.coded[1:4] == (ours.q, ours.plane_crc, ours.checks)
                 for theirs, unit in zip(gop.coded.units, ours.units, strict=True):
                     assert unit.endswith(theirs[-1][1])
