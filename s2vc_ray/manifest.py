@@ -35,6 +35,9 @@ from s2vc_ray.storage import Storage, open_storage
 
 SCHEMA_VERSION = 4
 ROOT = "manifest"
+_ROW_GROUP = 4096
+"""Rows of a part that are in memory as columns."""
+
 _VIDEO_ID = re.compile(r"[0-9a-f]{16}")
 
 QUALITY: Mapping[str, bool] = MappingProxyType(
@@ -222,10 +225,12 @@ def write_part(storage: Storage, rows: Sequence[ManifestRow]) -> str:
     sink = io.BytesIO()
     # The folder says the job, so the file must not: pyarrow, and pandas through it, refuse a column told twice.
     schema = SCHEMA.remove(SCHEMA.get_field_index("job"))
-    # Column by column: rows as dictionaries take 4 kB each, and a long video has many.
-    columns = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in schema]
-    table = pa.Table.from_arrays(columns, schema=schema)
-    pq.write_table(table, sink, compression="zstd")
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for at in range(0, len(rows), _ROW_GROUP):
+            some = rows[at : at + _ROW_GROUP]
+            # Column by column: rows as dictionaries take 4 kB each, and a long video has many.
+            columns = [pa.array([getattr(row, field.name) for row in some], field.type) for field in schema]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
     if not storage.put(key, sink.getvalue()):
         raise ObjectExists(
             f"manifest part {key} exists already: parts are written once; give the job another id"
