@@ -1,8 +1,8 @@
 """A source in, a ``VideoInfo`` out: which frames exist, when they are shown, and where decoding can begin.
 
-Of an MP4 or MOV it reads the tables, of other containers that say when each frame is shown the packets, and one frame is
-decoded for its true size, rotation and colour. Sources without trustworthy presentation times are decoded once. It
-must not know GOPs or archives.
+Of an MP4 or MOV it reads the tables, of other containers that say when each frame is shown the packets, and decodes one
+frame for its true size, rotation and colour. Sources without trustworthy presentation times are decoded once. It must
+not know GOPs or archives.
 """
 
 from __future__ import annotations
