@@ -22,9 +22,12 @@ TABLES = {"video": "videos", "job": "jobs", "gop": "chosen"}
 """What an audit can list, and the table that it is."""
 GOP_NOTES = ("codec", "target", "target_met", "probes")
 """Columns of ``gops`` that say how a GOP came to be, told where there are any; older manifests lack some."""
+PLACES = {"face_worst": "faces", "text_worst": "text", "tile_worst": "any tile"}
+"""Columns of the worst place of a GOP, and what it is a place of; see `s2vc_ray.risk`."""
 OUTLIER_DEVIATIONS = 5.0
 OUTLIER_GROUP = 10
 _ORDER = {"video": "source_name, video_id", "job": "created, job", "gop": "source_name, video_id, gop_index"}
+_PLACE = ("text_density", "faces", "tile_worst", "tile_worst_frame", "tile_worst_x", "tile_worst_y")
 _NAMED = {"video": "source_name", "job": "job", "gop": "source_name || ' GOP ' || gop_index"}
 
 
@@ -79,6 +82,7 @@ class AuditReport:
             the bad side, and worst frame.
         rows: of the table that was asked for.
         worst: for each metric there, the GOPs with the worst frames.
+        places: for each of `PLACES` that any GOP has, the GOPs with the worst.
         failures: videos that failed, are partial, or failed again after they were compressed.
         outliers: what lies over `OUTLIER_DEVIATIONS` robust standard deviations from its group's median.
         provenance: with what and where GOPs were coded, and how they were verified and measured when they were.
@@ -94,6 +98,7 @@ class AuditReport:
     jobs: list[dict[str, Any]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     worst: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    places: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
     outliers: list[dict[str, Any]] = field(default_factory=list)
     provenance: list[dict[str, Any]] = field(default_factory=list)
@@ -140,6 +145,8 @@ def report_of(tables: AuditTables, destination: str, options: AuditOptions) -> A
     report.worst = {
         name: plain_rows(tables, _worst(name, metrics, notes, options.limit or 20)) for name in metrics
     }
+    places = {name: plain_rows(tables, _worst_place(name, options.limit or 20)) for name in PLACES}
+    report.places = {name: gops for name, gops in places.items() if gops}
     report.failures = plain_rows(tables, f"{_FAILURES} {limit}")
     report.outliers = plain_rows(
         tables, f"{_outliers(options.by, metrics)} ORDER BY abs(deviations) DESC, name {limit}"
@@ -266,6 +273,16 @@ def _worst(name: str, measured: Iterable[str], notes: Iterable[str], limit: int)
             SELECT job, video_id, gop_index, pts_seconds, q, bpp, {others} FROM chosen
             WHERE {name}_worst IS NOT NULL ORDER BY {name}_worst {order} LIMIT {limit}
         ) JOIN words USING (job, video_id) ORDER BY {name}_worst {order}, source_name, gop_index
+    """  # noqa: S608
+
+
+def _worst_place(name: str, limit: int) -> str:
+    figures = f"{name}, {', '.join(one for one in _PLACE if one != name)}"
+    return f"""
+        SELECT source_name, gop_index, pts_seconds - begins AS at, {figures}, archive FROM (
+            SELECT job, video_id, gop_index, pts_seconds, {figures} FROM chosen
+            WHERE {name} IS NOT NULL ORDER BY {name} LIMIT {limit}
+        ) JOIN words USING (job, video_id) ORDER BY {name}, source_name, gop_index
     """  # noqa: S608
 
 

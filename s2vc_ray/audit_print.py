@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from s2vc_ray.audit import OUTLIER_DEVIATIONS, AuditReport, AuditRows, Requirement
+from s2vc_ray.audit import OUTLIER_DEVIATIONS, PLACES, AuditReport, AuditRows, Requirement
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.redact import redacted
 from s2vc_ray.status import shown
@@ -166,6 +166,9 @@ def _report(report: AuditReport, console: Console) -> None:
     for name, gops in report.worst.items():
         columns = ("source_name", "gop_index", "at", "q", "bpp", f"{name}_worst", f"{name}_mean")
         _section(f"worst GOPs by {name}", [{one: gop[one] for one in columns} for gop in gops], console)
+    for name, gops in report.places.items():
+        told = [{one: gop[one] for one in gop if one != "archive"} for gop in gops]
+        _section(f"worst GOPs by {PLACES[name]}", told, console)
     _section("failures", report.failures, console)
     _section(f"outliers, over {OUTLIER_DEVIATIONS:g} robust deviations", report.outliers, console)
     _section("provenance", [_short(row) for row in report.provenance], console)

@@ -97,6 +97,29 @@ def test_the_worst_gops_come_first_and_say_where_they_are(storage: Storage) -> N
     assert len(audit(storage, AuditOptions(limit=1)).worst["psnr"]) == 1
 
 
+def test_the_worst_places_are_told_where_there_are_any(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    video(storage, "plain.mp4")
+    assert audit(storage, ALL).places == {}
+    places = [
+        {"tile_worst": 0.5, "text_worst": 0.9},
+        {"tile_worst": 0.2, "tile_worst_x": 64},
+        {"tile_worst": 0.8},
+    ]
+    video(storage, "a.mp4", places)
+    report = audit(storage, ALL)
+    assert {name: [gop["gop_index"] for gop in gops] for name, gops in report.places.items()} == {
+        "text_worst": [0],
+        "tile_worst": [1, 0, 2],
+    }
+    first = report.places["tile_worst"][0]
+    assert (first["source_name"], first["at"], first["tile_worst_x"]) == ("a.mp4", 1, 64)
+    said = io.BytesIO()
+    s2vc_ray.audit_print.write_report(report, "table", said)
+    assert b"worst GOPs by text" in said.getvalue()
+    assert b"worst GOPs by faces" not in said.getvalue()
+
+
 def test_of_lower_is_better_the_highest_is_the_worst(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path))
     values = [0.1, 0.2, 0.9]
