@@ -18,18 +18,22 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 import s2vc_model
 import s2vc_ray.archive
+import s2vc_ray.gop_decoder
+import s2vc_ray.shots
 from jobs.bench_bd import BdRate, bd_rate
 from jobs.bench_clips import Clip, ClipPolicy, load_clip
 from jobs.bench_coded import Anchor, Coded
 from jobs.bench_rows import OURS, Row, RowCache
-from s2vc_model.bitstream import EncodedGop
 from s2vc_model.metrics import METRICS, MetricResult, measure
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord, write_archive
 from s2vc_ray.errors import ConfigError, SourceError
+from s2vc_ray.gop_decoder import AnyGop, codec_name, coded_gop, iter_decode
+from s2vc_ray.shots import cut, joined
 from s2vc_ray.values import ColourTags
 from s2vc_ray.worker import LoadedCodec
 
@@ -146,16 +150,22 @@ def code_with_s2vc(clip: Clip, codec: LoadedCodec, q: int, gop: int) -> Coded:
     """The clip through our codec and a whole archive in memory, decoded from the archive's bytes."""
     started = time.perf_counter()
     gops = [clip.frames[at : at + gop] for at in range(0, len(clip.frames), gop)]
+    shots = [cut(frames) for frames in gops]
     # Lockstep takes GOPs of any length together, so a shorter last one costs nothing extra.
-    payloads = [encoded.to_payload() for encoded in codec.encode_gops(gops, q)]
+    coded = joined(codec.encode_gops([shot for own in shots for shot in own], q), map(len, shots))
+    payloads = sum(len(one.to_payload()) for one in coded)
     encoded_at = time.perf_counter()
-    archive = _archive(clip, codec, q, gop, payloads)
+    archive = _archive(clip, codec, q, gop, coded)
     reader = ArchiveReader(archive)
-    restored = [EncodedGop.from_payload(reader.gop(index).payload) for index in range(len(reader))]
+    restored = [coded_gop(record, reader.header) for record in reader.gops()]
     decoding = time.perf_counter()
-    decoded = np.concatenate(codec.decode_gops(restored))
+    pictures: list[list[npt.NDArray[np.uint8]]] = [[] for _ in restored]
+    for shown in iter_decode(codec, restored):
+        for number, picture in shown.items():
+            pictures[number].append(picture)
+    decoded = np.stack([picture for own in pictures for picture in own])
     finished = time.perf_counter()
-    return Coded(len(archive), sum(map(len, payloads)), decoded, encoded_at - started, finished - decoding)
+    return Coded(len(archive), payloads, decoded, encoded_at - started, finished - decoding)
 
 
 @lru_cache(maxsize=1)
@@ -167,6 +177,8 @@ def code_fingerprint() -> str:
         for path in sorted(root.rglob("*.py")):
             if path.relative_to(root).parts[0] not in left_out:
                 digest.update(path.read_bytes())
+    for module in (s2vc_ray.shots, s2vc_ray.gop_decoder):
+        digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()
 
 
@@ -274,7 +286,7 @@ def _row(job: _Job, coded: Coded, scores: Mapping[str, MetricResult]) -> Row:
     )
 
 
-def _archive(clip: Clip, codec: LoadedCodec, q: int, gop: int, payloads: Sequence[bytes]) -> bytes:
+def _archive(clip: Clip, codec: LoadedCodec, q: int, gop: int, coded: Sequence[AnyGop]) -> bytes:
     count, height, width, _ = clip.frames.shape
     header = ArchiveHeader(
         model_id=codec.model_id,
@@ -297,10 +309,10 @@ def _archive(clip: Clip, codec: LoadedCodec, q: int, gop: int, payloads: Sequenc
         creator="s2vc-ray bench",
     )
     records = []
-    for index, payload in enumerate(payloads):
+    for index, one in enumerate(coded):
         first = index * gop
         pts = tuple(range(first, min(first + gop, count)))
-        records.append(GopRecord(index, first, q, pts, payload))
+        records.append(GopRecord(index, first, q, pts, one.to_payload(), codec_name(one)))
     out = io.BytesIO()
     write_archive(out, header, records)
     return out.getvalue()

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from s2vc_model.bitstream import EncodedGop
@@ -26,7 +25,7 @@ from s2vc_ray.fallback_search import fall_back
 from s2vc_ray.gop_decoder import AnyGop, codec_name, iter_decode, reread
 from s2vc_ray.lockstep import Lockstep
 from s2vc_ray.risk import Risk, Sight, assess, look
-from s2vc_ray.shots import ShotsGop, cut
+from s2vc_ray.shots import cut, joined
 from s2vc_ray.staging import Metric
 from s2vc_ray.target_search import Wish, seek
 from s2vc_ray.targets import Goal
@@ -238,12 +237,11 @@ class Lanes:
         with self._meter.coding("encode"):
             shots = [cut(gop) if self._config.scene_cuts else [gop] for gop in gops]
             items = [(shot, q) for own, q in zip(shots, qualities, strict=True) for shot in own]
-            done = iter(
-                self._lockstep.run(stage, items, encode, alone=self._measuring, most=codec.fitting(*stage))
+            coded = self._lockstep.run(
+                stage, items, encode, alone=self._measuring, most=codec.fitting(*stage)
             )
-            coded = [list(islice(done, len(own))) for own in shots]
         seconds = (time.perf_counter() - begun) / len(gops)
-        return [reread(one[0] if len(one) == 1 else ShotsGop(tuple(one))) for one in coded], seconds
+        return [reread(gop) for gop in joined(coded, map(len, shots))], seconds
 
     def _encode_av1(self, wishes: Sequence[tuple[Frames, int]]) -> tuple[list[AnyGop], float]:
         """What a reader will find of GOPs, each coded as AV1 at its own CRF, and the seconds that each took."""

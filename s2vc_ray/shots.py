@@ -12,8 +12,9 @@ when it goes. In integers, so that equal pictures give equal cuts. Knows no code
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,12 @@ def cut(frames: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
     """A GOP's shots, as views of its frames; the GOP itself when there is no cut in it."""
     bounds = (0, *find_cuts(frames), len(frames))
     return [frames[begin:end] for begin, end in pairwise(bounds)]
+
+
+def joined(shots: Iterable[EncodedGop], counts: Iterable[int]) -> list[EncodedGop | ShotsGop]:
+    """The GOPs that shots make, in order, of which each has as many as ``counts`` says."""
+    left = iter(shots)
+    return [next(left) if count == 1 else ShotsGop(tuple(islice(left, count))) for count in counts]
 
 
 @dataclass(frozen=True, slots=True)

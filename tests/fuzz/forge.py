@@ -285,14 +285,54 @@ def _payload(parts: Parts, rng: random.Random) -> None:
     record = Record.of(parts.blocks[at][1])
     if record.codec == b"av1":
         record.payload = forged_av1(record.payload, rng)
-        parts.blocks[at] = (_GOP, record.pack())
-        return
-    if record.codec != b"s2vc" or len(record.payload) < _LEAST_PAYLOAD:
-        return
-    fields = Fields(record.payload, "seed")
+    elif record.codec == b"s2vc-shots":
+        record.payload = _forged_shots(record.payload, rng)
+    elif record.codec == b"s2vc" and len(record.payload) >= _LEAST_PAYLOAD:
+        record.payload, frames = _forged_s2vc(record.payload, rng)
+        _agree(parts, record, frames, rng)
+    parts.blocks[at] = (_GOP, record.pack())
+
+
+def _agree(parts: Parts, record: Record, frames: int, rng: random.Random) -> None:
+    """Mostly let record and header say what the payload of `s2vc` does."""
+    if rng.random() < 0.7:
+        width, height = struct.unpack_from("<HH", record.payload)
+        record.frames, record.runs = frames, [(frames - 1, 1)] if frames > 1 else []
+        header = json.loads(parts.header)
+        header.update(width=width, height=height, frames=header["frames"] + min(frames, 1 << 20))
+        parts.header = json.dumps(header).encode("ascii")
+
+
+def _forged_shots(payload: bytes, rng: random.Random) -> bytes:
+    """A shot forged, or other shots, or other numbers of them and of their bytes."""
+    fields = Fields(payload, "seed")
+    shots = [fields.take(fields.varint()) for _ in range(fields.varint())]
+    count, at = len(shots), rng.randrange(len(shots))
+    lengths = [len(shot) for shot in shots]
+    match rng.randrange(5):
+        case 0:
+            count = rng.choice((0, 1, count - 1, count + 1, 65537, 1 << 34))
+        case 1:
+            lengths[at] = rng.choice((0, 1, lengths[at] - 1, lengths[at] + 1, 1 << 31))
+        case 2:
+            shots.append(rng.choice(shots))
+            count, lengths = len(shots), [len(shot) for shot in shots]
+        case 3:
+            count = 65536
+            shots, lengths = shots * 3, lengths * 3
+        case 4:
+            shots[at] = _forged_s2vc(shots[at], rng)[0]
+            lengths[at] = len(shots[at])
+    parts = (varints(length) + shot for length, shot in zip(lengths, shots, strict=True))
+    return varints(count) + b"".join(parts)
+
+
+def _forged_s2vc(payload: bytes, rng: random.Random) -> tuple[bytes, int]:
+    """Another payload, and the frames that it claims."""
+    fields = Fields(payload, "seed")
     width, height, q = struct.unpack("<HHB", fields.take(5))
     frames, length = fields.varint(), fields.varint()
-    rest = record.payload[fields.at :]
+    rest = payload[fields.at :]
     crc, checks, intra, inter = rest[:4], rest[4 : 4 + frames], rest[4 + frames :], b""
     intra, inter = intra[:length], intra[length:]
     match rng.randrange(8):
@@ -317,13 +357,7 @@ def _payload(parts: Parts, rng: random.Random) -> None:
     if rng.random() < 0.5 and frames < 1 << 17:
         checks = checks.ljust(frames, b"\0")
     head = struct.pack("<HHB", width, height, q) + varints(frames, length)
-    record.payload = head + crc + checks + intra + inter
-    if rng.random() < 0.7:
-        record.frames, record.runs = frames, [(frames - 1, 1)] if frames > 1 else []
-        header = json.loads(parts.header)
-        header.update(width=width, height=height, frames=header["frames"] + min(frames, 1 << 20))
-        parts.header = json.dumps(header).encode("ascii")
-    parts.blocks[at] = (_GOP, record.pack())
+    return head + crc + checks + intra + inter, frames
 
 
 _LEAST_PAYLOAD = 12
