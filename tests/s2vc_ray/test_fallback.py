@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +86,12 @@ def test_equal_frames_give_equal_bytes_in_another_process_too(gop: Av1Gop) -> No
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert run.stdout == gop.to_payload()
     assert run.stderr == b""
+
+
+def test_bytes_do_not_depend_on_neighbours_in_the_process(gop: Av1Gop) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        coded = list(pool.map(lambda _: encode_av1(pictures(6, 64, 48), CRF), range(12)))
+    assert {one.to_payload() for one in coded} == {gop.to_payload()}
 
 
 def test_payloads_are_parsed_to_what_they_were(gop: Av1Gop) -> None:
