@@ -23,8 +23,8 @@ TILE = 4
 """Outputs of a tile, along each axis; it is made from 6 inputs."""
 _SPAN = TILE + 2
 _MIN_CHANNELS, _MIN_PIXELS = 64, 256
-_BAND = 1 << 16
-"""Numbers of one of the 36 operands that are worked on at once, which bounds the workspace to some 30 MB."""
+_BAND = 1 << 15
+"""Numbers of one of the 36 operands that are worked on at once, which bounds the workspace to some 10 MB."""
 
 
 def pays(cin: int, cout: int, height: int, width: int) -> bool:
@@ -72,7 +72,9 @@ def _band(padded: Tensor, filters: Tensor, bias: Tensor, out: Tensor) -> None:
     _to_points([padded[:, i : i + TILE * rows - 3 : TILE] for i in range(_SPAN)], tall)
     points = padded.new_empty(_SPAN, _SPAN, b, rows, across, c)
     _to_points([tall[:, :, :, i : i + width - 3 : TILE] for i in range(_SPAN)], points.unbind(1))
+    del tall
     products = torch.bmm(points.view(_SPAN**2, -1, c), filters)
+    del points
     # The value at point 1 of both axes goes into each output once.
     products[_SPAN + 1] += bias
     wide = products.new_empty(_SPAN, b, rows, across, TILE, o)
