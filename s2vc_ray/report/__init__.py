@@ -120,7 +120,15 @@ def _page(report: AuditReport, data: ReportData, pairs: Sequence[StillPair], now
         "report.html.j2",
         _drawn(report, data),
         values,
-        scripts=("charts.js", "compare.js", "report.js"),
+        scripts=(
+            "charts.js",
+            "compare.js",
+            "scatter.js",
+            "histograms.js",
+            "course.js",
+            "rows.js",
+            "report.js",
+        ),
         styles=("base.css", "report.css"),
         policy={"img-src": "data:"},
     )
@@ -201,7 +209,7 @@ def _drawn(report: AuditReport, data: ReportData) -> dict[str, Any]:
         "gops": data.gops,
         "gops_total": data.gops_total,
         "histograms": [_histogram(one) for one in data.histograms],
-        "worst": {name: _worst(name, rows, data) for name, rows in report.worst.items()},
+        "worst": [_worst(name, rows, data) for name, rows in report.worst.items()],
     }
 
 
@@ -210,6 +218,8 @@ def _worst(metric: str, rows: Sequence[Mapping[str, Any]], data: ReportData) -> 
     names = ("source_name", "gop_index", "at", *figures, "bpp", "q", *GOP_NOTES)
     columns = [name for name in names if any(row.get(name) is not None for row in rows)]
     return {
+        "name": metric,
+        "label": label(metric),
         "columns": columns,
         "rows": [[data.place(row["archive"]), *(row.get(name) for name in columns)] for row in rows],
     }

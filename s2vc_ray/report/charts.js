@@ -128,11 +128,12 @@ function drawAxes(picture, box, x, y, xTicks, yTicks, xTitle, yTitle) {
 
 // A picture as wide as its place, drawn anew when that changes.
 function responsive(place, draw) {
-  let width = 0;
-  const redraw = () => draw(place, Math.max(280, Math.round(place.clientWidth)));
-  new ResizeObserver(() => {
-    if (Math.round(place.clientWidth) !== width) { width = Math.round(place.clientWidth); redraw(); }
-  }).observe(place);
+  let width = -1;
+  const redraw = () => {
+    width = Math.round(place.clientWidth);
+    draw(place, Math.max(280, width));
+  };
+  new ResizeObserver(() => { if (Math.round(place.clientWidth) !== width) redraw(); }).observe(place);
   return redraw;
 }
 
@@ -147,3 +148,13 @@ const tip = {
   },
   hide() { document.getElementById("tip").hidden = true; },
 };
+
+// Whether the pointer itself moved: browsers also tell of one that rests while the page moves below it.
+const moved = (() => {
+  let last = "";
+  return (event) => {
+    const at = `${event.screenX} ${event.screenY}`, changed = at !== last;
+    last = at;
+    return changed;
+  };
+})();
