@@ -185,4 +185,5 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
 
 def resize_flow(flow: Tensor, factor: int) -> Tensor:
     """Bilinearly enlarge a flow field by ``factor`` without changing its unit."""
-    return F.interpolate(flow.float(), scale_factor=factor, mode="bilinear", align_corners=False)
+    # Two channels laid out last take four times as long.
+    return F.interpolate(flow.float().contiguous(), scale_factor=factor, mode="bilinear", align_corners=False)

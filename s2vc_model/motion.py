@@ -70,15 +70,19 @@ def _costs(now: Tensor, then: Tensor, around: Tensor, radius: int, cells: int) -
     reach = _reach(cells) + radius
     padded = F.pad(then, (reach, reach, reach, reach), mode="replicate")
     wp = padded.shape[3]
-    x0 = torch.arange(w, device=now.device) + reach
-    y0 = (torch.arange(h, device=now.device) + reach)[:, None]
+    # Places in ``then`` of the first candidate; the others lie at fixed distances, so views stand for sums of indexes.
+    x0 = torch.arange(w, device=now.device) + reach - radius
+    y0 = (torch.arange(h, device=now.device) + reach - radius)[:, None]
     spread = around.repeat_interleave(cells, 2).repeat_interleave(cells, 3)
-    base = ((spread[:, 1:] + y0) * wp + spread[:, :1] + x0).reshape(b, -1)
+    corner = ((spread[:, 1:] + y0) * wp + spread[:, :1] + x0).reshape(b, -1)
     flat = padded.reshape(b, -1)
     target = now.reshape(b, -1)
-    steps = range(-radius, radius + 1)
-    differences = [(flat.gather(1, base + dy * wp + dx) - target).abs() for dy in steps for dx in steps]
-    return _block_mean(torch.stack(differences, 1).view(b, -1, h, w), cells)
+    side = 2 * radius + 1
+    differences = now.new_empty(b, side * side, h * w)
+    for k in range(side * side):
+        found = flat[:, k // side * wp + k % side :].gather(1, corner)
+        torch.sub(found, target, out=differences[:, k])
+    return _block_mean(differences.abs_().view(b, -1, h, w), cells)
 
 
 def _reach(cells: int) -> int:
