@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import google_crc32c
+
+from s2vc_ray.range_stream import RangeStream
 
 _CHUNK = 1 << 20
 
@@ -31,10 +34,20 @@ def fixity(source: BinaryIO | str | os.PathLike[str]) -> Fixity:
             return fixity(stream)
     digest = hashlib.sha256()
     size = 0
-    while chunk := source.read(_CHUNK):
+    for chunk in _chunks(source):
         digest.update(chunk)
         size += len(chunk)
     return Fixity(size, digest.hexdigest())
+
+
+def _chunks(source: BinaryIO) -> Iterator[bytes]:
+    """The rest of ``source``, which is then at its end."""
+    raw = getattr(source, "raw", source)
+    if isinstance(raw, RangeStream):
+        yield from raw.chunks(source.tell())
+        source.seek(0, os.SEEK_END)
+    else:
+        yield from iter(lambda: source.read(_CHUNK), b"")
 
 
 def sha256_hex(source: BinaryIO | str | os.PathLike[str] | bytes) -> str:
