@@ -29,6 +29,7 @@ from s2vc_ray.results import JobReport, VideoResult
 from s2vc_ray.status import status
 from s2vc_ray.storage import open_storage
 from s2vc_ray.tables import summarise_manifest
+from s2vc_ray.targets import Floor
 from s2vc_ray.values import FrameDigest
 from s2vc_ray.verify import verify
 from s2vc_ray.verify_archive import VerifyOptions
@@ -443,3 +444,19 @@ def test_options_of_archives_are_taken_from_the_manifest(clip: Path, tmp_path: P
 def test_open_storage_is_enough(out: Path) -> None:
     report = reencode(open_storage(str(out)), GOP_1, config(quality=63), load_codec=load_fake)
     assert report.clean
+
+
+def test_gops_of_the_fallback_codec_are_copied_and_replaced_like_others(clip: Path, tmp_path: Path) -> None:
+    out, measured = tmp_path / "out", MetricPolicy.parse("sample:2", ("psnr",))
+    first(clip, out, metrics=measured, target=Floor.parse("psnr=30"), quality=63, fallback="av1")
+    made = rows(out)
+    assert {row["codec"] for row in made} == {"av1"}, "the fake codec reaches no such floor"
+    assert only(again(out)).status == "ok"
+    new = rows(out, "a.mp4.v2.s2vc")
+    assert [row["codec"] for row in new] == ["av1", "s2vc", "av1", "av1"]
+    assert [row["crf"] for row in new] == [made[0]["crf"], None, made[2]["crf"], made[3]["crf"]]
+    assert [row["q"] for row in new] == [None, 63, None, None]
+    assert [row["target_met"] for row in new] == [True, None, True, True]
+    assert verdicts(out) == {"ok": 2}
+    assert only(again(out, "codec = 'av1'")).archive == "a.mp4.v3.s2vc"
+    assert {row["codec"] for row in rows(out, "a.mp4.v3.s2vc")} == {"s2vc"}
