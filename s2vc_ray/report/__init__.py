@@ -11,7 +11,15 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from s2vc_ray.audit import GOP_NOTES, OUTLIER_DEVIATIONS, AuditOptions, AuditReport, plain_rows, report_of
+from s2vc_ray.audit import (
+    GOP_NOTES,
+    OUTLIER_DEVIATIONS,
+    PLACES,
+    AuditOptions,
+    AuditReport,
+    plain_rows,
+    report_of,
+)
 from s2vc_ray.audit_tables import AuditTables, open_tables
 from s2vc_ray.lanes import CodecLoader, load_s2vc
 from s2vc_ray.manifest import QUALITY
@@ -209,19 +217,36 @@ def _drawn(report: AuditReport, data: ReportData) -> dict[str, Any]:
         "gops": data.gops,
         "gops_total": data.gops_total,
         "histograms": [_histogram(one) for one in data.histograms],
-        "worst": [_worst(name, rows, data) for name, rows in report.worst.items()],
+        "worst": [
+            *(_worst(name, rows, data) for name, rows in report.worst.items()),
+            *(_worst_places(name, rows, data) for name, rows in report.places.items()),
+        ],
     }
 
 
 def _worst(metric: str, rows: Sequence[Mapping[str, Any]], data: ReportData) -> dict[str, Any]:
     figures = (f"{metric}_worst", f"{metric}_mean", f"{metric}_worst_frame")
-    names = ("source_name", "gop_index", "at", *figures, "bpp", "q", *GOP_NOTES)
-    columns = [name for name in names if any(row.get(name) is not None for row in rows)]
+    return _ranking(metric, label(metric), (*figures, "bpp", "q", *GOP_NOTES), rows, data)
+
+
+def _worst_places(name: str, rows: Sequence[Mapping[str, Any]], data: ReportData) -> dict[str, Any]:
+    figures = dict.fromkeys((name, *(column for column in rows[0] if column not in _OF_GOP)))
+    return _ranking(name, f"place: {PLACES[name]}", tuple(figures), rows, data)
+
+
+_OF_GOP = ("source_name", "gop_index", "at", "archive")
+
+
+def _ranking(
+    name: str, title: str, figures: Sequence[str], rows: Sequence[Mapping[str, Any]], data: ReportData
+) -> dict[str, Any]:
+    """A list of the worst GOPs; columns in which nothing stands are left out."""
+    columns = [one for one in (*_OF_GOP[:3], *figures) if any(row.get(one) is not None for row in rows)]
     return {
-        "name": metric,
-        "label": label(metric),
+        "name": name,
+        "label": title,
         "columns": columns,
-        "rows": [[data.place(row["archive"]), *(row.get(name) for name in columns)] for row in rows],
+        "rows": [[data.place(row["archive"]), *(row.get(one) for one in columns)] for row in rows],
     }
 
 

@@ -263,6 +263,18 @@ def test_targets_and_codecs_are_told_where_there_are_any(tmp_path: Path) -> None
     assert {"target", "target_met", "codec"} <= set(data_of(html)["worst"][0]["columns"])
 
 
+def test_worst_places_are_listed_where_they_were_looked_for(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path / "out"))
+    tile = {"tile_worst_frame": 7, "tile_worst_x": 64, "tile_worst_y": 0}
+    video(storage, "a.mp4", [{"tile_worst": 0.9, **tile}, {"tile_worst": 0.2, "text_worst": 0.5, **tile}])
+    rankings = {one["name"]: one for one in data_of(made(storage))["worst"]}
+    assert set(rankings) == {"psnr", "tile_worst", "text_worst"}
+    assert rankings["tile_worst"]["rows"][0][:5] == [0, "a.mp4", 1, 1, 0.2]
+    assert rankings["tile_worst"]["columns"][:4] == ["source_name", "gop_index", "at", "tile_worst"]
+    assert {"tile_worst_frame", "tile_worst_x", "tile_worst_y"} < set(rankings["tile_worst"]["columns"])
+    assert len(rankings["text_worst"]["rows"]) == 1
+
+
 @pytest.mark.parametrize(
     ("values", "low", "step", "counts"),
     [
