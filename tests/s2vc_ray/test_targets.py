@@ -167,7 +167,9 @@ def test_a_floor_within_its_most_of_bits() -> None:
 def test_a_floor_beyond_its_most_of_bits_takes_what_those_allow() -> None:
     q, met, probes = found(Goal(Floor("lpips_alex", 0.15), RATES[20] * 1.001), LPIPS)
     assert (q, met) == (20, False)
-    assert len(probes) <= 6
+    # The first probe misses and is too large: a higher q would be larger still.
+    assert max(probes) == next(iter(probes))
+    assert len(probes) <= 4
     # Not even the smallest is allowed.
     assert found(Goal(Floor("lpips_alex", 0.15), RATES[0] / 2), LPIPS)[:2] == (0, False)
 
