@@ -23,7 +23,6 @@ from s2vc_ray.mux import MuxReport, VideoHeader, check_output, write_video
 from s2vc_ray.passthrough import Passthrough
 from s2vc_ray.upright import Turn
 
-
 SEE_EXTRACT = "s2vc extract writes the archive's streams that are left out here to files of their own"
 
 
