@@ -80,10 +80,11 @@ def html_report(
 
 
 def _wanted(tables: AuditTables, metric: str, row: dict[str, Any]) -> Wanted:
-    archive = row["archive"].replace("'", "''")
+    # What no query can hold is no key either, and is told so where it is opened.
+    archive = row["archive"].replace("\0", "").replace("'", "''")
     of_it = f"archive = '{archive}' AND gop_index = {row['gop_index']}"
-    (found,) = plain_rows(tables, f"SELECT source_uri, source_name FROM gops WHERE {of_it} LIMIT 1")  # noqa: S608
-    return Wanted(metric, row, found["source_uri"], found["source_name"])
+    found = plain_rows(tables, f"SELECT source_uri FROM gops WHERE {of_it} LIMIT 1")  # noqa: S608
+    return Wanted(metric, row, found[0]["source_uri"] if found else "", row["source_name"])
 
 
 def _page(report: AuditReport, data: ReportData, pairs: Sequence[StillPair], now: datetime) -> bytes:

@@ -22,7 +22,7 @@ from s2vc_ray.export import shown
 from s2vc_ray.lanes import CodecLoader, load_s2vc
 from s2vc_ray.moments import FrameNumber
 from s2vc_ray.source_frames import SourceFrames
-from s2vc_ray.storage import Storage
+from s2vc_ray.storage import Storage, check_key, local_path
 from s2vc_ray.verify_reference import find_source
 
 if TYPE_CHECKING:
@@ -120,8 +120,8 @@ def _pair(
     sources: dict[str, SourceFrames],
 ) -> StillPair:
     worst = wanted.row[f"{wanted.metric}_worst_frame"]
-    uri = f"{storage.uri}/{wanted.row['archive']}"
     try:
+        uri = _uri(storage, wanted.row["archive"])
         archive = open_archive(uri, model=options.model, device=options.device, batch=1, load_codec=load)
     except (S2vcError, ModelError) as error:
         why = f"The archive cannot be read: {error}"
@@ -147,6 +147,16 @@ def _pair(
         width,
         height,
     )
+
+
+def _uri(storage: Storage, key: str) -> str:
+    """The archive under a key that a manifest names; a path is written as it is, since a URI would spell '%' otherwise.
+
+    Raises:
+        StorageError: it is no key under a destination.
+    """
+    check_key(key)
+    return str(local_path(storage.uri) / key) if storage.uri.startswith("file://") else f"{storage.uri}/{key}"
 
 
 def _place(archive: OpenArchive, gop: int, worst: int | None) -> tuple[int, int, Fraction]:

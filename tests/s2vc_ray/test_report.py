@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import tomllib
 from datetime import UTC, datetime
 from html import unescape
@@ -178,6 +179,27 @@ def test_what_is_not_to_be_had_is_said(storage: Storage, tmp_path: Path) -> None
     assert (missing.frame, "The archive cannot be read" in missing.source_reason) == (None, True)
     html = made(storage, stills=2)
     assert html.count("Decoded not available.") == 2
+
+
+def test_archives_are_found_by_any_name_and_nowhere_else(storage: Storage, tmp_path: Path) -> None:
+    shutil.copy(tmp_path / "out" / "b.mp4.s2vc", tmp_path / "out" / "50%41 #1.mp4.s2vc")
+    shutil.copy(tmp_path / "out" / "b.mp4.s2vc", tmp_path / "beside.s2vc")
+    metric, row = choose(audit(storage, AuditOptions()), 1)[0]
+    names = ("50%41 #1.mp4.s2vc", "../beside.s2vc", str(tmp_path / "beside.s2vc"))
+    wanted = [Wanted(metric, {**row, "archive": name}, "/nowhere/b.mp4", "b.mp4") for name in names]
+    found, outside, absolute = take_stills(storage, wanted, StillOptions(model="fake"), load_codec=load_fake)
+    assert found.decoded is not None
+    for pair in (outside, absolute):
+        assert (pair.decoded, "The archive cannot be read" in pair.decoded_reason) == (None, True)
+
+
+def test_a_manifest_whose_keys_are_no_keys_is_reported_all_the_same(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path / "out"))
+    for number, archive in enumerate(("a\0b", "o'clock; drop table gops", "../../x")):
+        video(storage, f"{number}.mp4", archive=archive)
+    html = made(storage, stills=3)
+    assert html.count("Decoded not available.") == 3
+    assert data_of(html)["videos"]["total"] == 3
 
 
 def test_where_the_worst_frame_was_not_recorded_the_middle_one_is_shown(storage: Storage) -> None:
