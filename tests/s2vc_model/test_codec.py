@@ -147,6 +147,18 @@ def test_mixed_qualities_decode_in_one_lockstep(lockstep: S2vcCodec) -> None:
         assert np.abs(frames.astype(int) - lockstep.decode_gops([gop])[0]).max() <= 1
 
 
+def test_each_gop_of_a_call_can_have_its_own_quality(codec: S2vcCodec, lockstep: S2vcCodec) -> None:
+    clips, qualities = [photo(n, 80, 64, seed=n) for n in (1, 3, 2)], [5, 60, 30]
+    alone = [codec.encode_gops([clip], q)[0] for clip, q in zip(clips, qualities, strict=True)]
+    assert codec.encode_gops(clips, qualities) == alone
+    together = lockstep.encode_gops(clips, qualities)
+    assert [gop.q for gop in together] == qualities
+    for mine, own in zip(together, alone, strict=True):
+        assert abs(len(mine.to_payload()) - len(own.to_payload())) <= 0.02 * len(own.to_payload()) + 4
+    with pytest.raises(ModelError, match="2 qualities for 3 GOPs"):
+        codec.encode_gops(clips, [5, 60])
+
+
 def test_size_and_fidelity_rise_with_quality(codec: S2vcCodec) -> None:
     clip = photo(3, 128, 96)
     sizes, errors = [], []
