@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from itertools import count, islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -98,9 +99,10 @@ def _trimmed(folder: Path) -> Path:
     return path
 
 
-def _edited(folder: Path, *edits: tuple[int, int]) -> Path:
-    """An mp4 whose edit list shows so many frames from this one on, and so on; written over a finished one's."""
-    plain = make_clip(folder / "plain.mp4", frames=24, gop=8, b_frames=0, options={"sc_threshold": "0"})
+def edited(folder: Path, *edits: tuple[int, int], **options: Any) -> Path:
+    """An mp4 of 24 frames whose edit list shows so many from this one on, and so on; written over a finished one's."""
+    usual = {"gop": 8, "b_frames": 0, "options": {"sc_threshold": "0"}}
+    plain = make_clip(folder / "plain.mp4", frames=24, **{**usual, **options})
     with av.open(str(plain)) as file:
         step = round(Fraction(1, 25) / (file.streams.video[0].time_base or Fraction(1)))
     data = plain.read_bytes()
@@ -240,13 +242,13 @@ CASES = (
     Case(
         "mp4 edit list that hides the last 14 of 24 frames",
         "the frames that players show, and no word of damage",
-        lambda folder: _edited(folder, (10, 0)),
+        lambda folder: edited(folder, (10, 0)),
         _exact,
     ),
     Case(
         "mp4 edit list that shows the end before the beginning",
         "the frames that players show, at their times",
-        lambda folder: _edited(folder, (4, 10), (6, 2)),
+        lambda folder: edited(folder, (4, 10), (6, 2)),
         _exact,
     ),
     Case(

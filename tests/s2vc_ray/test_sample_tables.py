@@ -7,8 +7,10 @@ import random
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import boto3
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from s2vc_ray.s3_bucket import Bucket
 from s2vc_ray.sources import open_media
 from s2vc_ray.timeline import Timeline
 from s2vc_ray.values import VideoInfo
+from tests.matrix.times import edited
 from tests.media import make_clip
 
 LEAST = 50_000_000
@@ -158,6 +161,36 @@ def test_tables_of_all_kinds(tmp_path: Path, faststart: bool, answers: list[bool
         )
         assert probe(clip) == probe(clip, tables=False)
     assert answers == [True] * 3
+
+
+REORDERED = {"x264-params": "b-adapt=0:scenecut=0"}
+
+
+def test_offsets_may_be_negative(tmp_path: Path, answers: list[bool]) -> None:
+    options = {"movflags": "+negative_cts_offsets"}
+    clip = make_clip(tmp_path / "a.mp4", b_frames=2, options=REORDERED, container_options=options)
+    assert probe(clip) == probe(clip, tables=False)
+    assert answers == [True]
+
+
+def test_the_last_duration_is_that_of_the_last_shown(tmp_path: Path, answers: list[bool]) -> None:
+    pts = [0, 3, 4, 9, 11, 12, 20, 21, 40]
+    clip = make_clip(
+        tmp_path / "a.mp4", pts=pts, time_base=Fraction(1, 100), b_frames=2, gop=50, options=REORDERED
+    )
+    with av.open(str(clip)) as file:
+        packets = [(packet.pts, packet.duration) for packet in file.demux(video=0) if packet.size]
+    assert max(packets)[1] != packets[-1][1], "shown last is not stored last"
+    assert probe(clip).last_duration == max(packets)[1]
+    assert probe(clip) == probe(clip, tables=False)
+    assert answers == [True] * 2
+
+
+def test_edits_in_another_order_are_left_to_the_packets(tmp_path: Path, answers: list[bool]) -> None:
+    """Both halves of a clip, the second first."""
+    clip = edited(tmp_path, (12, 12), (12, 0), gop=12, b_frames=2, options=REORDERED)
+    assert probe(clip) == probe(clip, tables=False)
+    assert answers == [False]
 
 
 @pytest.mark.parametrize(
