@@ -33,11 +33,12 @@ class MetricPolicy:
     """Which frames of a GOP are measured: none (``sample == 0``), a sample, or all (``sample is None``).
 
     ``names`` are those of `s2vc_model.metrics`. Worst-frame figures are over the measured frames only, which
-    is why the manifest records the policy beside them.
+    is why the manifest records the policy beside them. ``faces`` are looked for in the same frames.
     """
 
     sample: int | None = 4
     names: tuple[str, ...] = METRICS
+    faces: bool = False
 
     def __post_init__(self) -> None:
         if "cvvdp" in self.names:
@@ -58,21 +59,25 @@ class MetricPolicy:
             raise ConfigError(
                 f"metrics sample:{self.sample} is negative: give sample:N with N >= 1, 'full' or 'none'"
             )
+        if self.faces and not self.enabled:
+            raise ConfigError(
+                "faces are looked for in the frames that are measured: give --metrics sample:N or full"
+            )
 
     @classmethod
-    def parse(cls, text: str, names: tuple[str, ...] = METRICS) -> MetricPolicy:
+    def parse(cls, text: str, names: tuple[str, ...] = METRICS, *, faces: bool = False) -> MetricPolicy:
         """Read ``none``, ``sample:N`` (N frames of each GOP, N >= 1) or ``full``.
 
         Raises:
             ConfigError: anything else.
         """
         if text == "none":
-            return cls(sample=0, names=names)
+            return cls(sample=0, names=names, faces=faces)
         if text == "full":
-            return cls(sample=None, names=names)
+            return cls(sample=None, names=names, faces=faces)
         kind, _, count = text.partition(":")
         if kind == "sample" and count.isascii() and count.isdigit() and int(count) > 0:
-            return cls(sample=int(count), names=names)
+            return cls(sample=int(count), names=names, faces=faces)
         raise ConfigError(
             f"metrics {text!r} is not understood: give 'none', 'sample:N' with N >= 1, or 'full'"
         )
@@ -233,6 +238,7 @@ class JobConfig:
                 **asdict(self),
                 "metrics": str(self.metrics),
                 "metric_names": self.metrics.names,
+                "faces": self.metrics.faces,
                 "target": self.target_text or None,
             },
             sort_keys=True,

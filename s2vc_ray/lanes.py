@@ -20,6 +20,7 @@ from s2vc_model.errors import ModelError
 from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.executor import CodecIdentity
+from s2vc_ray.faces import FaceFinder
 from s2vc_ray.fallback import encode_av1, takes
 from s2vc_ray.fallback_search import fall_back
 from s2vc_ray.gop_decoder import AnyGop, codec_name, iter_decode, reread
@@ -138,6 +139,7 @@ class Lanes:
         self._config = config
         self._load_codec = load_codec
         self._codec: LoadedCodec | None = None
+        self._faces: FaceFinder | None = None
         self._loading = threading.Lock()
         self._lanes = threading.Semaphore(lanes)
         self._overlap = overlap
@@ -213,7 +215,10 @@ class Lanes:
     def _shown(self, gops: Sequence[Frames]) -> list[_Shown]:
         """Of each source GOP the frames to measure."""
         chosen = [(gop, self._measured(len(gop))) for gop in gops]
-        return [_Shown(frames := gop[numbers], numbers, look(frames)) for gop, numbers in chosen]
+        return [_Shown(frames := gop[numbers], numbers, self._look(frames)) for gop, numbers in chosen]
+
+    def _look(self, frames: Frames) -> Sight:
+        return look(frames, self._faces.find(frames) if self._faces else None)
 
     @contextmanager
     def _lane(self) -> Iterator[None]:
@@ -311,6 +316,8 @@ class Lanes:
                     codec = self._load_codec(self._config.model, self._config.device)
                     if self._config.metrics.enabled:
                         _check_metrics(self._config.metrics.names)
+                    if self._config.metrics.faces:
+                        self._faces = FaceFinder()
                 except (ModelError, ImportError, OSError) as error:
                     raise ConfigError(f"model {self._config.model!r} cannot be used here: {error}") from error
                 self._codec = codec

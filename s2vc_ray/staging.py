@@ -123,7 +123,8 @@ class StagedObject:
 
 def staging_prefix(video_id: str, source_sha256: str, config_hash: str, metrics: MetricPolicy) -> str:
     """Key prefix of a video's staged GOPs, without a trailing slash."""
-    kind = hashlib.sha256(f"{_LAYOUT} {metrics} {sorted(metrics.names)}".encode()).hexdigest()[:8]
+    measured = f"{_LAYOUT} {metrics} {sorted(metrics.names)}{' faces' if metrics.faces else ''}"
+    kind = hashlib.sha256(measured.encode()).hexdigest()[:8]
     return f"{STAGING}/{video_id}/{source_sha256[:16]}-{config_hash}-{kind}"
 
 
