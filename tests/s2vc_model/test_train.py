@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -225,13 +226,17 @@ def test_perceptual_loss_is_zero_on_itself_and_rises_with_noise(perceptual: Perc
     assert not any(p.requires_grad for p in perceptual.parameters())
 
 
-def test_streams_carry_state_between_chunks(bank: Bank) -> None:
-    stage = Stage("streams", 4, frames=2, chunks=2, size=64, batch=2, warmup=1, intra_share=0.0)
-    lines: list[dict[str, object]] = []
+def test_streams_carry_state_and_one_process_keeps_its_numbers(tmp_path: Path) -> None:
+    """The figures are those of the trainer before it knew of ranks."""
+    make_clip(tmp_path / "a.mkv", frames=8, size=(160, 128), codec="ffv1", pix_fmt="bgr0")
+    bank = Bank([tmp_path / "a.mkv"], CPU, SMALL_BANK)
+    stage = Stage("pairs", 3, frames=2, chunks=2, size=64, batch=2, warmup=1, copy_intra=True)
+    lines: list[dict[str, Any]] = []
     network = tiny_network()
     trainer = Trainer(network, bank, RunConfig(600, log_every=1), lines.append)
     averaged = trainer.run([stage])
-    assert trainer.step == 4
-    assert len(lines) == 4
-    assert all(math.isfinite(float(str(line["l1"]))) for line in lines)
+    assert trainer.step == 3
+    assert [line["l1"] for line in lines] == pytest.approx([0.5168, 0.4406, 0.4870], rel=5e-3)
+    assert [line["bpp_last"] for line in lines] == pytest.approx([0.1269, 0.1218, 0.0787], rel=5e-3)
+    assert [line["norm"] for line in lines] == pytest.approx([4.486, 3.736, 2.895], rel=5e-3)
     assert set(averaged) == {k for k, v in network.state_dict().items() if v.is_floating_point()}
