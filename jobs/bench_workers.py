@@ -79,10 +79,14 @@ class SleepingCodec:
         """Any number."""
         return sys.maxsize
 
-    def encode_gops(self, gops: Sequence[Frames], q: int) -> list[EncodedGop]:
+    def encode_gops(self, gops: Sequence[Frames], q: int | Sequence[int]) -> list[EncodedGop]:
         """Sleep; then payloads of a few bytes."""
         time.sleep(self._seconds)
-        return [EncodedGop(g.shape[2], g.shape[1], len(g), q, b"", b"", bytes(len(g)), 0) for g in gops]
+        qualities = [q] * len(gops) if isinstance(q, int) else q
+        return [
+            EncodedGop(g.shape[2], g.shape[1], len(g), own, b"", b"", bytes(len(g)), 0)
+            for g, own in zip(gops, qualities, strict=True)
+        ]
 
     def decode_gops(self, gops: Sequence[EncodedGop]) -> list[Frames]:
         """Not to be had back."""

@@ -255,7 +255,7 @@ def test_change_of_size_is_an_error_for_its_gop_only(tmp_path: Path) -> None:
     same = make_clip(tmp_path / "same.264", frames=16, size=(64, 48))
     first, second = split(probe(same), source_uri="", video_id="v", gop=8)
     assert decode_gop(joined, first).frames.shape == (8, 48, 64, 3)
-    with pytest.raises(SourceError, match="picture size changes to 96x64 at frame 8, from 64x48.*split"):
+    with pytest.raises(SourceError, match=r"picture size changes to 96x64 at frame 8, from 64x48.*split"):
         decode_gop(joined, second)
 
 
