@@ -39,7 +39,7 @@ setup: $(READY)
 $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later found; set PYTHON=/path/to/python"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev,bench,demo]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev,bench,demo,guards]'
 	$(BIN)/python -m s2vc_model.metrics.weights
 	@touch $@
 

@@ -37,7 +37,7 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, slots=True)
 class ExactOptions:
-    """``gops`` GOPs of 1 to 3 frames; every tenth of them is also encoded by every combination."""
+    """``gops`` GOPs of 1 to 3 frames; every tenth, or one of each size, is also encoded by every combination."""
 
     model: str = "small"
     gops: int = 204
@@ -101,7 +101,9 @@ def run_exact(options: ExactOptions, load: Load = load_weights) -> Iterator[Outc
         with computing(way):
             parts = _batches(streams, way.batch, lambda gop: (gop.height, gop.width))
             wrong = sum(_wrong(codec, part) for part in parts)
-            sources = _batches(clips[::10], way.batch, lambda clip: clip.shape[1:])
+            sources = _batches(
+                clips[:: min(10, len(clips) // len(SIZES))], way.batch, lambda clip: clip.shape[1:]
+            )
             again = [gop for n, part in enumerate(sources) for gop in codec.encode_gops(part, _quality(n))]
         with computing(PLAIN):
             unread = sum(_wrong(plain, [gop]) for gop in again)

@@ -19,7 +19,7 @@ from s2vc_model.errors import WeightsError
 from s2vc_model.import_sd import import_sd
 from s2vc_model.sd import scratch_unet, scratch_vae
 from s2vc_model.weight_facts import weight_facts
-from s2vc_model.weight_files import load_weights, save_weights
+from s2vc_model.weight_files import digest_of, load_weights, save_weights
 from s2vc_ray.cli import main
 from tests.media import make_clip, pictures
 
@@ -62,7 +62,7 @@ def test_the_rest_comes_from_the_seed(folders: tuple[Path, Path], weights: Path,
     state = torch.get_rng_state()
     same = import_sd(*folders, tmp_path / "same", width="tiny")
     assert torch.equal(torch.get_rng_state(), state)
-    assert same.sha256 == load_weights(weights).sha256
+    assert same.sha256 == digest_of(weights / "model.safetensors")
     assert import_sd(*folders, tmp_path / "other", seed=1, width="tiny").sha256 != same.sha256
 
 
@@ -89,7 +89,7 @@ def test_bf16_pictures_stay_near_and_symbols_the_same(codec: S2vcCodec, weights:
 
 def test_facts(weights: Path) -> None:
     facts, network = weight_facts(str(weights)), load_weights(weights).network
-    assert (facts.preset, facts.sha256) == ("sd-tiny", load_weights(weights).sha256)
+    assert (facts.preset, facts.sha256) == ("sd-tiny", digest_of(weights / "model.safetensors"))
     assert facts.parameters["generator"] == sum(p.numel() for p in network.generator.parameters())
     assert facts.parameters["intra_transform"] == sum(p.numel() for p in network.intra.parameters())
     assert facts.notes["trained"] is False
@@ -103,7 +103,7 @@ def test_commands(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.Cap
         main(["model", "import-sd", "--unet", unet, "--vae", vae, "--width", "tiny", out])
     assert not ended.value.code
     said = capsys.readouterr()
-    assert load_weights(out).sha256 in said.out
+    assert digest_of(Path(out) / "model.safetensors") in said.out
     assert "NOT TRAINED" in said.err
     with pytest.raises(SystemExit):
         main(["model", "info", out, "--json"])
