@@ -8,8 +8,22 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from s2vc_ray.cli_options import Device, Json, Model, print_json
-from s2vc_ray.config import MAX_QUALITY, MEASURABLE, METRICS, QUALITY, JobConfig, MetricPolicy, parse_workers
+from s2vc_ray.cli_options import (
+    AllowLarger,
+    Attempts,
+    Device,
+    ExecutorName,
+    Faces,
+    Json,
+    Lockstep,
+    MeasuredFrames,
+    MetricNames,
+    Model,
+    RayAddress,
+    Threads,
+    print_json,
+)
+from s2vc_ray.config import MAX_QUALITY, METRICS, QUALITY, JobConfig, MetricPolicy, parse_workers
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.targets import SCALES, Floor, from_options
 
@@ -70,7 +84,7 @@ def compress(
     ] = None,
     model: Model = "small",
     device: Device = "auto",
-    executor: Annotated[str, typer.Option(help="ray, or local: in this process.")] = "ray",
+    executor: ExecutorName = "ray",
     workers: Annotated[
         str,
         typer.Option(
@@ -80,25 +94,15 @@ def compress(
     ] = "0",
     actors_per_gpu: Annotated[int, typer.Option(help="Actors that share a GPU.")] = 1,
     placement: Annotated[str, typer.Option(help="spread actors over nodes, or pack them on few.")] = "spread",
-    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster to join.")] = None,
-    metrics: Annotated[
-        str, typer.Option(help="Frames of each GOP to decode again and measure: none, sample:N or full.")
-    ] = "sample:4",
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(help=f"What to measure; repeatable: {' '.join(MEASURABLE)}. Default: the first three."),
-    ] = None,
-    faces: Annotated[
-        bool,
-        typer.Option("--faces", help="Look for faces in measured frames, and judge them (extra: guards)."),
-    ] = False,
-    batch: Annotated[int, typer.Option(help="GOPs coded in lockstep; 0 chooses.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU cores per worker; 0 chooses.")] = 0,
-    attempts: Annotated[int, typer.Option(help="Tries before a GOP's video is given up.")] = 3,
+    ray_address: RayAddress = None,
+    metrics: MeasuredFrames = "sample:4",
+    metric: MetricNames = None,
+    faces: Faces = False,
+    batch: Lockstep = 0,
+    threads: Threads = 0,
+    attempts: Attempts = 3,
     passthrough: Annotated[bool, typer.Option(help="Carry audio, subtitles, attachments and tags.")] = True,
-    allow_larger: Annotated[
-        bool, typer.Option("--allow-larger", help="Keep archives that are larger than their sources.")
-    ] = False,
+    allow_larger: AllowLarger = False,
     log: Annotated[
         str | None,
         typer.Option(

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from s2vc_ray.backoff import Patience
+from s2vc_ray.config import MEASURABLE
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON document on standard output.")
@@ -20,6 +21,24 @@ OlderThan = Annotated[
 ]
 Model = Annotated[str, typer.Option(help="A packaged model's name, or a directory with weights.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+ExecutorName = Annotated[str, typer.Option(help="ray, or local: in this process.")]
+RayAddress = Annotated[str | None, typer.Option(help="A running Ray cluster to join.")]
+MeasuredFrames = Annotated[
+    str, typer.Option(help="Frames of each GOP to decode again and measure: none, sample:N or full.")
+]
+MetricNames = Annotated[
+    list[str] | None,
+    typer.Option(help=f"What to measure; repeatable: {' '.join(MEASURABLE)}. Default: the first three."),
+]
+Faces = Annotated[
+    bool, typer.Option("--faces", help="Look for faces in measured frames, and judge them (extra: guards).")
+]
+Lockstep = Annotated[int, typer.Option(help="GOPs coded in lockstep; 0 chooses.")]
+Threads = Annotated[int, typer.Option(help="CPU cores per worker; 0 chooses.")]
+Attempts = Annotated[int, typer.Option(help="Tries before a GOP's video is given up.")]
+AllowLarger = Annotated[
+    bool, typer.Option("--allow-larger", help="Keep archives that are larger than their sources.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there of the output.")]
 Salvage = Annotated[bool, typer.Option("--salvage", help="Decode what is whole of a damaged archive.")]
 Batch = Annotated[int, typer.Option(help="GOPs decoded side by side; 0 chooses.")]

@@ -9,8 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from s2vc_ray.cli_options import Destination, Device, Json, Model, print_json
-from s2vc_ray.config import MAX_QUALITY, MEASURABLE, METRICS, JobConfig, MetricPolicy, parse_workers
+from s2vc_ray.cli_options import (
+    AllowLarger,
+    Attempts,
+    Destination,
+    Device,
+    ExecutorName,
+    Faces,
+    Json,
+    Lockstep,
+    MeasuredFrames,
+    MetricNames,
+    Model,
+    RayAddress,
+    Threads,
+    print_json,
+)
+from s2vc_ray.config import MAX_QUALITY, METRICS, JobConfig, MetricPolicy, parse_workers
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.targets import Floor
 
@@ -45,26 +60,16 @@ def reencode(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be coded again.")] = False,
     model: Model = "small",
     device: Device = "auto",
-    executor: Annotated[str, typer.Option(help="ray, or local: in this process.")] = "ray",
+    executor: ExecutorName = "ray",
     workers: Annotated[str, typer.Option(metavar="N|MIN:MAX", help="As of s2vc compress.")] = "0",
-    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster to join.")] = None,
-    metrics: Annotated[
-        str, typer.Option(help="Frames of each GOP to decode again and measure: none, sample:N or full.")
-    ] = "sample:4",
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(help=f"What to measure; repeatable: {' '.join(MEASURABLE)}. Default: the first three."),
-    ] = None,
-    faces: Annotated[
-        bool,
-        typer.Option("--faces", help="Look for faces in measured frames, and judge them (extra: guards)."),
-    ] = False,
-    batch: Annotated[int, typer.Option(help="GOPs coded in lockstep; 0 chooses.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU cores per worker; 0 chooses.")] = 0,
-    attempts: Annotated[int, typer.Option(help="Tries before a GOP's video is given up.")] = 3,
-    allow_larger: Annotated[
-        bool, typer.Option("--allow-larger", help="Keep archives that are larger than their sources.")
-    ] = False,
+    ray_address: RayAddress = None,
+    metrics: MeasuredFrames = "sample:4",
+    metric: MetricNames = None,
+    faces: Faces = False,
+    batch: Lockstep = 0,
+    threads: Threads = 0,
+    attempts: Attempts = 3,
+    allow_larger: AllowLarger = False,
     as_json: Json = False,
 ) -> None:
     """Code chosen GOPs of the archives at DST again, from their sources, into new versions of the archives.
