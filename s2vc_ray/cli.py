@@ -22,6 +22,7 @@ from s2vc_ray import (
     cli_extract,
     cli_inspect,
     cli_model,
+    cli_policy,
     cli_reencode,
     cli_verify,
     cli_view,
@@ -64,6 +65,7 @@ manifest_app.command()(cli_inspect.show)
 manifest_app.command()(cli_audit.compact)
 app.add_typer(manifest_app, name="manifest")
 app.add_typer(cli_model.model_app, name="model")
+app.add_typer(cli_policy.policy_app, name="policy")
 
 
 def main(arguments: list[str] | None = None) -> None:

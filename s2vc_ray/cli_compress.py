@@ -19,13 +19,16 @@ from s2vc_ray.cli_options import (
     MeasuredFrames,
     MetricNames,
     Model,
+    PolicyFile,
     RayAddress,
     Threads,
     print_json,
 )
+from s2vc_ray.cli_policy import policy_of
 from s2vc_ray.config import MAX_QUALITY, METRICS, QUALITY, JobConfig, MetricPolicy, parse_workers
 from s2vc_ray.errors import ConfigError
-from s2vc_ray.targets import SCALES, Floor, from_options
+from s2vc_ray.policy import FALLBACKS
+from s2vc_ray.targets import SCALES, Floor, Target, from_options
 
 
 def compress(
@@ -67,12 +70,14 @@ def compress(
         float | None, typer.Option(help="The most bits per pixel that a GOP may take for its --target.")
     ] = None,
     fallback: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="av1|smaller|none",
-            help="Where a --target is missed, hold it with AV1; smaller: also where AV1 takes fewer bytes for it.",
+            help="Where a --target is missed, hold it with AV1, as is usual; smaller: also where AV1 takes fewer bytes "
+            "for it.",
         ),
-    ] = "av1",
+    ] = None,
+    policy: PolicyFile = None,
     target_bpp: Annotated[
         float | None, typer.Option(help="Search the best quality of each GOP in so many bits per pixel.")
     ] = None,
@@ -137,6 +142,7 @@ def compress(
     s2vc compress footage/ 'tapes/**/*.mov' @more.txt out/ --quality 48
     s2vc compress footage/ out/ --target lpips=0.15 --max-bpp 0.1
     s2vc compress film.mkv out/ --target-size 700M
+    s2vc compress footage/ out/ --policy policy.toml
     s2vc compress s3://bucket/raw s3://bucket/compressed --ray-address auto --workers 2:16
     s2vc compress clip.mkv out/ --executor local --metrics none
     """
@@ -147,7 +153,20 @@ def compress(
     if len(paths) < 2:
         raise ConfigError("give at least one source and then the destination: s2vc compress SRC... DST")
     least, most = parse_workers(workers)
-    asked = from_options(target, max_bpp, target_bpp, target_size, target_ratio)
+    held_to = policy_of(
+        policy,
+        target=target,
+        max_bpp=max_bpp,
+        fallback=fallback,
+        target_bpp=target_bpp,
+        target_size=target_size,
+        target_ratio=target_ratio,
+    )
+    asked: Target | None
+    if held_to:
+        asked, fallback, faces = held_to.floor, held_to.fallback, faces or held_to.needs_faces
+    else:
+        asked = from_options(target, max_bpp, target_bpp, target_size, target_ratio)
     measured = tuple(metric) if metric else METRICS
     if isinstance(asked, Floor) and asked.metric not in measured:
         measured += (asked.metric,)
@@ -159,7 +178,8 @@ def compress(
         deinterlace=deinterlace,
         quality=quality,
         target=asked,
-        fallback=fallback,
+        fallback=fallback or FALLBACKS[0],
+        policy=held_to,
         model=model,
         device=device,
         executor=executor,

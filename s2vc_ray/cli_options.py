@@ -33,6 +33,10 @@ MetricNames = Annotated[
 Faces = Annotated[
     bool, typer.Option("--faces", help="Look for faces in measured frames, and judge them (extra: guards).")
 ]
+PolicyFile = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Hold GOPs to what this TOML file says: floors, rules, exclusions."),
+]
 Lockstep = Annotated[int, typer.Option(help="GOPs coded in lockstep; 0 chooses.")]
 Threads = Annotated[int, typer.Option(help="CPU cores per worker; 0 chooses.")]
 Attempts = Annotated[int, typer.Option(help="Tries before a GOP's video is given up.")]

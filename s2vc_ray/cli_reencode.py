@@ -21,12 +21,15 @@ from s2vc_ray.cli_options import (
     MeasuredFrames,
     MetricNames,
     Model,
+    PolicyFile,
     RayAddress,
     Threads,
     print_json,
 )
+from s2vc_ray.cli_policy import policy_of
 from s2vc_ray.config import MAX_QUALITY, METRICS, JobConfig, MetricPolicy, parse_workers
 from s2vc_ray.errors import ConfigError
+from s2vc_ray.policy import FALLBACKS
 from s2vc_ray.targets import Floor
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ def reencode(
     max_bpp: Annotated[
         float | None, typer.Option(help="The most bits per pixel that a GOP may take for its --target.")
     ] = None,
+    policy: PolicyFile = None,
     source_root: Annotated[
         str | None,
         typer.Option(metavar="PATH", help="Where sources lie now; without it, where the manifest says."),
@@ -82,10 +86,16 @@ def reencode(
     s2vc reencode out/ --where "lpips_alex_worst > 0.3" --quality 63
     s2vc reencode s3://bucket/compressed --where "target_met = false" --target lpips=0.15 --source-root s3://bucket/raw
     """
-    floor = Floor.parse(target, max_bpp) if target else None
+    held_to = policy_of(policy, target=target, max_bpp=max_bpp)
+    floor: Floor | None
+    if held_to:
+        floor, faces = held_to.floor, faces or held_to.needs_faces
+    else:
+        floor = Floor.parse(target, max_bpp) if target else None
     if floor is None and (quality is None or max_bpp is not None):
         raise ConfigError(
-            "say how GOPs are to be coded: --quality N, or --target METRIC=VALUE with --max-bpp if wanted"
+            "say how GOPs are to be coded: --quality N, --policy FILE, or --target METRIC=VALUE, with --max-bpp if "
+            "wanted"
         )
     measured = tuple(metric) if metric else METRICS
     if floor is not None and floor.metric not in measured:
@@ -94,6 +104,8 @@ def reencode(
     config = JobConfig(
         quality=MAX_QUALITY if quality is None else quality,
         target=floor,
+        fallback=held_to.fallback if held_to else FALLBACKS[0],
+        policy=held_to,
         model=model,
         device=device,
         executor=executor,

@@ -26,6 +26,7 @@ from s2vc_ray.gop_decoder import coded_gop
 from s2vc_ray.manifest import write_part
 from s2vc_ray.passthrough import extract
 from s2vc_ray.plan import PlannedVideo, PublishedVideo, SourceFixity, is_published
+from s2vc_ray.policy import policy_digest
 from s2vc_ray.rows import JobContext, Published, gop_rows
 from s2vc_ray.sources import Source, open_media
 from s2vc_ray.staging import StagedGop, staging_key, unpack_staged
@@ -189,6 +190,7 @@ def _header(video: PlannedVideo, gops: Sequence[StagedGop], job: JobContext) -> 
         gop_length=job.config.gop,
         q=job.config.quality,
         target=job.config.target_text,
+        policy=job.config.policy_text,
         source_name=video.source.uri.rpartition("/")[2],
         source_size=video.fixity.size,
         source_sha256=video.fixity.sha256,
@@ -317,4 +319,6 @@ def adopted_gop(
         attempts=0,
         target=header.target,
         codec=record.codec,
+        # Of a later version's GOPs it is not known which were coded under it.
+        policy_sha256=policy_digest(header.policy) if header.policy and header.archive_version == 1 else None,
     )

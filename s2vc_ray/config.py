@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from s2vc_ray.errors import ConfigError
+from s2vc_ray.policy import FALLBACKS, Policy
 from s2vc_ray.targets import Floor, Goal, Target
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -21,7 +22,6 @@ SEQUENCE_METRICS = ("vmaf", "vmaf_neg", "flicker")
 """What is measured on consecutive frames."""
 MEASURABLE = (*METRICS, "dists", *SEQUENCE_METRICS)
 PLACEMENTS = ("spread", "pack")
-FALLBACKS = ("av1", "smaller", "none")
 MAX_GOP = 1024
 QUALITY, MAX_QUALITY = 56, 63
 """The quality index when none is asked for; the highest."""
@@ -107,6 +107,8 @@ class JobConfig:
             `s2vc_ray.targets`.
         fallback: whether AV1 may hold a GOP at the target's floor: ``av1`` where S2VC does not reach it; ``smaller``
             also where AV1 reaches it in fewer bytes; or ``none``. Without a floor it does nothing.
+        policy: what all GOPs are held to, rule by rule; ``target`` and ``fallback`` are then the policy's. See
+            `s2vc_ray.policy`.
         model: a packaged model's name, or a directory with weights.
         device: where the codec runs; ``auto`` is CUDA when the worker has a GPU.
         executor: ``ray`` (actors, on this machine or a cluster) or ``local`` (this process, for debugging).
@@ -133,6 +135,7 @@ class JobConfig:
     quality: int = QUALITY
     target: Target | None = None
     fallback: str = "av1"
+    policy: Policy | None = None
     model: str = "small"
     device: str = "auto"
     executor: str = "ray"
@@ -165,6 +168,8 @@ class JobConfig:
             raise ConfigError(
                 "fallback 'smaller' compares what two codecs need for one quality: give a target such as lpips=0.15"
             )
+        if self.policy:
+            self._check_policy(self.policy)
         if 0 < self.workers_max < self.workers:
             raise ConfigError(
                 f"workers_max is {self.workers_max}, less than workers, {self.workers}: give MIN:MAX with MIN <= MAX"
@@ -183,9 +188,15 @@ class JobConfig:
         if self.ray_address and self.executor != "ray":
             raise ConfigError(f"ray address {self.ray_address!r} needs executor 'ray', not {self.executor!r}")
 
+    def _check_policy(self, policy: Policy) -> None:
+        if (self.target, self.fallback) != (policy.floor, policy.fallback):
+            raise ConfigError("a policy says which target and fallback there are: give no others")
+        if policy.needs_faces and not self.metrics.faces:
+            raise ConfigError("the policy has a rule about faces: have them looked for")
+
     def config_hash(self, weights_sha256: str) -> str:
         """16 hex digits over what decides an archive's bytes: GOP length, scene cuts, deinterlacing, quality or what it
-        is searched for, passthrough and the weights.
+        is searched for, policy, passthrough and the weights.
 
         The weights' digest stands for ``model``: one name may come to mean other weights, and one set of
         weights may lie in several places. Workers, devices and metrics are left out: they change when and
@@ -200,8 +211,14 @@ class JobConfig:
             **({"shots": True} if self.scene_cuts else {}),
             **({"deinterlace": True} if self.deinterlace else {}),
             **({"target": self.target_text} if self.target else {}),
+            **({"policy": self.policy.sha256} if self.policy else {}),
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def policy_text(self) -> str:
+        """The policy's canonical text; empty without."""
+        return self.policy.text if self.policy else ""
 
     @property
     def target_text(self) -> str:
@@ -240,6 +257,8 @@ class JobConfig:
                 "metric_names": self.metrics.names,
                 "faces": self.metrics.faces,
                 "target": self.target_text or None,
+                "policy": self.policy_text or None,
+                **({"exclude": self.policy.exclude} if self.policy and self.policy.exclude else {}),
             },
             sort_keys=True,
         )

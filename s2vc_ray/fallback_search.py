@@ -30,7 +30,7 @@ def fall_back(
     Seconds and probes are of both searches, whichever codec is taken.
 
     Args:
-        policy: one of `s2vc_ray.config.FALLBACKS`. Without a floor there is nothing to fall back from.
+        policy: one of `s2vc_ray.policy.FALLBACKS`. Without a floor there is nothing to fall back from.
         found: each GOP as S2VC coded it for its goal.
         code: codes and measures GOPs with the fallback codec: their numbers, and the CRF for each.
     """

@@ -25,6 +25,7 @@ from s2vc_ray.fallback import encode_av1, takes
 from s2vc_ray.fallback_search import fall_back
 from s2vc_ray.gop_decoder import AnyGop, codec_name, iter_decode, reread
 from s2vc_ray.lockstep import Lockstep
+from s2vc_ray.policy_search import hold
 from s2vc_ray.risk import Risk, Sight, assess, look
 from s2vc_ray.shots import cut, joined
 from s2vc_ray.staging import Metric
@@ -84,8 +85,9 @@ def load_s2vc(model: str, device: str) -> LoadedCodec:
 class CodedGop:
     """What the codec gave for one GOP, with its share of the batch's time in seconds.
 
-    ``risk`` is None where nothing was measured. ``target_met`` is whether it meets its goal, None where there was none;
-    ``probes`` how often it was coded for that.
+    ``risk`` is None where nothing was measured. ``target_value`` is what its goal asks for and ``target_met`` whether
+    that is met, None where there was none; ``probes`` how often it was coded for that. ``rule`` names the rule of a
+    policy that it is under.
     """
 
     encoded: AnyGop
@@ -95,6 +97,8 @@ class CodedGop:
     target_met: bool | None = None
     probes: int = 1
     risk: Risk | None = None
+    target_value: float | None = None
+    rule: str | None = None
 
     @property
     def payload(self) -> bytes:
@@ -199,9 +203,15 @@ class Lanes:
             parsed, seconds = self._encode_av1([(gops[n], crf) for n, crf in wishes])
             return self._check(codec, [shown[n] for n, _ in wishes], parsed, seconds)
 
+        width, height = gops[0].shape[2], gops[0].shape[1]
+        if self._config.policy:
+            code_av1 = fallback if takes(width, height) else None
+            found = hold(self._config.policy, goals[0].top, [one.sight for one in shown], probe, code_av1)
+            gops.clear()
+            return found
         found = seek(goals, probe)
         # Only here is it known that a GOP misses its target while its frames are still at hand.
-        if takes(width=gops[0].shape[2], height=gops[0].shape[1]):
+        if takes(width, height):
             found = fall_back(self._config.fallback, found, goals, fallback)
         gops.clear()
         if goals[0].floor is not None:

@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 from s2vc_ray.errors import ObjectExists, StorageError
 from s2vc_ray.storage import Storage, open_storage
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 ROOT = "manifest"
 _ROW_GROUP = 4096
 """Rows of a part that are in memory as columns."""
@@ -90,6 +90,8 @@ class ManifestRow:
             ``*_p5``, before version 3.
         tile_*, text_*, face*: of the measured frames, where something may have been invented that a mean passes over;
             see `s2vc_ray.risk.Risk`. None before version 4.
+        policy_sha256, policy_rule: the policy that the GOP was coded under, and which of its rules applied; None
+            without, and before version 5. See ``docs/policy.md``.
         verify: ``decoded`` when the payload was decoded again with every symbol checksum matching; ``crc``
             when only the published archive's checksums were verified.
         device, torch: where the GOP was coded.
@@ -193,6 +195,8 @@ class ManifestRow:
     text_worst: float | None = None
     faces: int | None = None
     face_worst: float | None = None
+    policy_sha256: str | None = None
+    policy_rule: str | None = None
 
 
 _TYPES = {

@@ -24,6 +24,7 @@ from s2vc_ray.errors import (
 )
 from s2vc_ray.fixity import fixity
 from s2vc_ray.manifest import Description, describe
+from s2vc_ray.policy import policy_digest
 from s2vc_ray.probe import probe
 from s2vc_ray.size_budget import bits_per_pixel
 from s2vc_ray.sources import Source, open_media
@@ -263,6 +264,12 @@ def _difference(header: ArchiveHeader, source_sha256: str, config: JobConfig, we
     if header.target != config.target_text:
         asked = config.target_text or f"q {config.quality}"
         return f"was made for {header.target or f'q {header.q}'}, not {asked}"
+    if header.policy != config.policy_text:
+        made, asked = (
+            f"policy {policy_digest(text)[:12]}" if text else "no policy"
+            for text in (header.policy, config.policy_text)
+        )
+        return f"was made under {made}, not {asked}"
     if (header.q, header.gop_length) != (config.quality, config.gop):
         return f"was coded at q {header.q}, GOP {header.gop_length}, not q {config.quality}, GOP {config.gop}"
     if header.shots != config.scene_cuts:

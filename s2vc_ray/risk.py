@@ -70,6 +70,16 @@ class Sight:
     text: tuple[npt.NDArray[np.bool_], ...]
     faces: tuple[tuple[Box, ...], ...] | None = None
 
+    @property
+    def text_density(self) -> float:
+        """Share of tiles that look like text, of the frame with most."""
+        return max((float(marked.mean()) for marked in self.text if marked.size), default=0.0)
+
+    @property
+    def most_faces(self) -> int | None:
+        """Most faces in one frame; None where they were not looked for."""
+        return None if self.faces is None else max(map(len, self.faces), default=0)
+
 
 def look(source: Frames, faces: Sequence[Sequence[Box]] | None = None) -> Sight:
     """Look at the source frames, (T, H, W, 3) uint8 RGB.
@@ -102,9 +112,9 @@ def assess(sight: Sight, source: Frames, decoded: Frames, chosen: Sequence[int])
         faces += [_of_box(similar, box) for box in (sight.faces[at] if sight.faces else ())]
     return Risk(
         *worst,
-        text_density=max((float(marked.mean()) for marked in sight.text), default=0.0),
+        text_density=sight.text_density,
         text_worst=min(text, default=None),
-        faces=None if sight.faces is None else max(map(len, sight.faces), default=0),
+        faces=sight.most_faces,
         face_worst=min(faces, default=None),
     )
 

@@ -126,6 +126,8 @@ def gop_rows(
                 target_value=gop.target_value,
                 target_met=gop.target_met,
                 probes=gop.probes if gop.target_met is not None else None,
+                policy_sha256=gop.policy_sha256,
+                policy_rule=gop.policy_rule,
                 **metrics,
                 **_risk(gop.risk),
                 metric_policy=gop.metric_policy,

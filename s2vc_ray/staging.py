@@ -67,6 +67,7 @@ class StagedGop:
         probes: how many q it was coded at. ``encode_seconds`` are of all of them, measured and all.
         codec: which codec reads the payload; see `s2vc_ray.gop_decoder`.
         risk: what its measured frames show at their worst place; None where nothing was measured.
+        policy_sha256, policy_rule: the policy that it was coded under, and which of its rules applied; None without.
     """
 
     video_id: str
@@ -100,6 +101,8 @@ class StagedGop:
     target_met: bool | None = None
     probes: int = 1
     risk: Risk | None = None
+    policy_sha256: str | None = None
+    policy_rule: str | None = None
 
     @property
     def frames(self) -> int:

@@ -22,7 +22,8 @@ Wish = tuple[int, int]
 
 
 def seek(goals: Sequence[Goal], code: Callable[[Sequence[Wish]], Sequence[CodedGop]]) -> list[CodedGop]:
-    """For each goal the GOP as it was coded at the q taken, with `CodedGop.target_met` and `CodedGop.probes`.
+    """For each goal the GOP as it was coded at the q taken, with `CodedGop.target_met`, `CodedGop.target_value` and
+    `CodedGop.probes`.
 
     ``encode_seconds`` are then of the whole search, measuring included, but for decoding the one that was taken.
 
@@ -61,4 +62,4 @@ def _taken(goal: Goal, tried: Mapping[int, CodedGop], seconds: float) -> CodedGo
     q, met = goal.choice(_probes(goal, tried))
     taken = tried[q]
     spent = max(0.0, seconds - taken.decode_seconds)
-    return replace(taken, encode_seconds=spent, target_met=met, probes=len(tried))
+    return replace(taken, encode_seconds=spent, target_value=goal.value, target_met=met, probes=len(tried))

@@ -145,7 +145,7 @@ class Worker:
         spec = task.spec
         identity = self.identity()
         measured = self._config.metrics.enabled
-        goal = self._config.goal(task.max_bpp)
+        policy = self._config.policy
         staged = StagedGop(
             video_id=spec.video_id,
             index=spec.index,
@@ -175,9 +175,11 @@ class Worker:
             decode_seconds=coded.decode_seconds,
             attempts=attempt,
             target=self._config.target_text,
-            target_value=goal.value if goal else None,
+            target_value=coded.target_value,
             target_met=coded.target_met,
             probes=coded.probes,
+            policy_sha256=policy.sha256 if policy else None,
+            policy_rule=coded.rule,
         )
         with self._meter.doing("stage"):
             if self._storage.put(

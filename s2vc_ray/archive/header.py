@@ -51,6 +51,7 @@ class ArchiveHeader:
         shots: GOPs with scene cuts were to be coded shot by shot.
         deinterlace: pictures that the source's decoder flags as interlaced were asked to be made progressive.
         target: what each GOP's q was searched for, in the job's words; empty where it was given.
+        policy: the policy that its GOPs were coded under, as canonical JSON; empty without.
         archive_version: counts from 1, in which no GOP replaces another.
         replaces, revision: of later versions, SHA-256 of the archive that most GOPs were copied from, and 16 hex
             digits that stand for what was asked; empty in the first.
@@ -90,13 +91,14 @@ class ArchiveHeader:
     replaces: str = ""
     revision: str = ""
     target: str = ""
+    policy: str = ""
 
     def __post_init__(self) -> None:
         for name in ("model_id", "preset", "source_name", "creator"):
             text = getattr(self, name)
             if not isinstance(text, str) or not 0 < len(text) <= _MAX_TEXT:
                 raise ValueError(f"{name} must be a text of 1..{_MAX_TEXT} characters")
-        for name in ("source_codec", "source_container", "source_pix_fmt", "target"):
+        for name in ("source_codec", "source_container", "source_pix_fmt", "target", "policy"):
             text = getattr(self, name)
             if not isinstance(text, str) or len(text) > _MAX_TEXT:
                 raise ValueError(f"{name} must be a text of at most {_MAX_TEXT} characters")
@@ -123,7 +125,7 @@ class ArchiveHeader:
         """Canonical JSON: ASCII, keys sorted, no white space, fractions as ``[numerator, denominator]``, options only
         where they were asked for, and no word on versions in the first."""
         names = [field.name for field in dataclasses.fields(self)]
-        absent = {name for name in (*_OPTIONS, "target") if not getattr(self, name)}
+        absent = {name for name in (*_OPTIONS, "target", "policy") if not getattr(self, name)}
         if self.archive_version == 1:
             absent.update(_VERSION)
         values = {name: _plain(getattr(self, name)) for name in names if name not in absent}

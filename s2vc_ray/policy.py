@@ -1,0 +1,247 @@
+"""A policy: what an operator holds a whole archive to, as a value with one canonical spelling and one digest.
+
+    the floor of every GOP · rules that hold some GOPs to more · what becomes of misses · which videos stay out
+
+A rule is about one GOP: what was seen in the measured frames of its source, or how its worst place came out as S2VC
+coded it for the floor. The first rule in the policy's order that applies decides, and nothing outside the GOP has a
+say. Pure: knows no codec, no frames and no files; `s2vc_ray.policy_file` reads one from TOML. See ``docs/policy.md``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from s2vc_ray.errors import ConfigError
+from s2vc_ray.targets import SCALES, Floor, Goal
+
+FALLBACKS = ("av1", "smaller", "none")
+AV1 = "av1"
+MAX_TEXT = 4096
+"""Characters of a policy's canonical text: archive headers hold it."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
+
+Figures = Mapping[str, float | None]
+"""Figures of a GOP by name; None where it has no such figure. One that is missing is not known yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a rule may ask of a figure.
+
+    Attributes:
+        decoded: it is of decoded pictures, so a GOP is coded before it is known; else of the source's alone.
+        at_least: it holds at the threshold and above; else at it and below.
+        low, high: thresholds that make sense, both included.
+        whole: they are whole numbers.
+        says: in words, with the threshold to be put in.
+    """
+
+    decoded: bool
+    at_least: bool
+    low: float
+    high: float
+    whole: bool
+    says: str
+
+
+CONDITIONS: Mapping[str, Condition] = MappingProxyType(
+    {
+        "faces": Condition(False, True, 1, 1000, True, "{} or more faces are found in a source frame"),
+        "text_density": Condition(
+            False, True, 1e-6, 1, False, "{} or more of a source frame looks like text"
+        ),
+        "tile_worst": Condition(True, False, -1, 0.9999, False, "its worst tile has an SSIM of {} or less"),
+        "text_worst": Condition(True, False, -1, 0.9999, False, "its worst text has an SSIM of {} or less"),
+        "face_worst": Condition(True, False, -1, 0.9999, False, "its worst face has an SSIM of {} or less"),
+    }
+)
+"""What rules may ask, by the manifest's names; see `s2vc_ray.risk.Risk`."""
+_OF_FACES = frozenset({"faces", "face_worst"})
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """GOPs for which all of ``when`` holds are held to ``floor``, or coded by ``codec`` alone, or both.
+
+    Attributes:
+        name: what the manifest calls it.
+        when: figures of `CONDITIONS` and their thresholds, ordered by name.
+        floor: None: the policy's.
+        codec: ``av1``, or empty: S2VC, with what falls back from it.
+
+    Raises:
+        ConfigError: it has no name, no condition or no consequence, or a threshold that makes no sense.
+    """
+
+    name: str
+    when: tuple[tuple[str, float], ...]
+    floor: Floor | None = None
+    codec: str = ""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(
+                f"rule name {self.name!r}: give 1 to 64 letters, digits, spaces, dots, dashes or underscores"
+            )
+        if not self.when:
+            raise ConfigError(f"rule {self.name!r} has no condition: choose from {', '.join(CONDITIONS)}")
+        for figure, threshold in self.when:
+            asked = CONDITIONS.get(figure)
+            if asked is None:
+                raise ConfigError(
+                    f"rule {self.name!r}: no condition {figure!r}: choose from {', '.join(CONDITIONS)}"
+                )
+            if not asked.low <= threshold <= asked.high or (asked.whole and threshold % 1):
+                kind = "a whole number" if asked.whole else "a number"
+                raise ConfigError(
+                    f"rule {self.name!r}: {figure} is {threshold:g}: give {kind} from {asked.low:g} to {asked.high:g}"
+                )
+        if self.codec not in ("", AV1):
+            raise ConfigError(f"rule {self.name!r}: codec {self.codec!r}: the one to be given is {AV1!r}")
+        if self.floor is None and not self.codec:
+            raise ConfigError(
+                f"rule {self.name!r} has no consequence: give floor = …, codec = 'av1', or both"
+            )
+
+    @property
+    def needs_decoding(self) -> bool:
+        """Whether a GOP has to be coded before it is known that the rule applies."""
+        return any(CONDITIONS[figure].decoded for figure, _ in self.when)
+
+    def applies(self, figures: Figures) -> bool | None:
+        """Whether it does; None where that takes figures that are not known yet. A figure that a GOP does not have
+        meets no threshold."""
+        unknown = False
+        for name, threshold in self.when:
+            if name not in figures:
+                unknown = True
+                continue
+            figure = figures[name]
+            if figure is None or (figure < threshold if CONDITIONS[name].at_least else figure > threshold):
+                return False
+        return None if unknown else True
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What all GOPs of a job are held to.
+
+    Attributes:
+        floor: of every GOP that no rule says more of, with the most bits that any may take for its floor.
+        fallback: one of `FALLBACKS`, for GOPs that no rule gives to AV1.
+        rules: the first that applies decides; their floors are of the same metric and at least as strict.
+        exclude: patterns of source names that are not to be coded. They decide nothing of an archive's bytes, so they
+            are no part of `text`.
+
+    Raises:
+        ConfigError: it contradicts itself, or is too long to be recorded.
+    """
+
+    floor: Floor
+    fallback: str = FALLBACKS[0]
+    rules: tuple[Rule, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.fallback not in FALLBACKS:
+            raise ConfigError(f"fallback is {self.fallback!r}: choose one of {', '.join(FALLBACKS)}")
+        names = [rule.name for rule in self.rules]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"two rules are called {twice[0]!r}: the manifest tells them apart by name")
+        for rule in self.rules:
+            _check_floor(rule, self.floor)
+        for pattern in self.exclude:
+            if not pattern or pattern.startswith("/") or "://" in pattern or "\\" in pattern:
+                raise ConfigError(
+                    f"exclude {pattern!r}: give patterns of names as the manifest has them (source_name), with slashes "
+                    "and relative, such as masters/** or **/*_raw.mov"
+                )
+        if len(self.text) > MAX_TEXT:
+            raise ConfigError(
+                f"its canonical text takes {len(self.text)} characters, and archives record {MAX_TEXT} at most: "
+                "use fewer rules or shorter names"
+            )
+
+    @property
+    def text(self) -> str:
+        """All that decides how GOPs are coded, as canonical JSON: equal policies have equal texts."""
+        value = {
+            "floor": str(replace(self.floor, max_bpp=None)),
+            "max_bpp": self.floor.max_bpp,
+            "fallback": self.fallback,
+            "rules": [
+                {
+                    "name": rule.name,
+                    "when": {name: _number(name, value) for name, value in rule.when},
+                    **({"floor": str(replace(rule.floor, max_bpp=None))} if rule.floor else {}),
+                    **({"codec": rule.codec} if rule.codec else {}),
+                }
+                for rule in self.rules
+            ],
+        }
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def sha256(self) -> str:
+        """64 hex digits: of `text`."""
+        return policy_digest(self.text)
+
+    @property
+    def needs_faces(self) -> bool:
+        """Whether faces must be looked for."""
+        return any(figure in _OF_FACES for rule in self.rules for figure, _ in rule.when)
+
+    def rule_for(self, figures: Figures) -> tuple[bool, Rule | None]:
+        """Whether it is decided, and if so the rule that a GOP is under; None is the floor alone."""
+        for rule in self.rules:
+            applies = rule.applies(figures)
+            if applies is None:
+                return False, None
+            if applies:
+                return True, rule
+        return True, None
+
+    def goal(self, rule: Rule | None, top: int) -> Goal:
+        """What a GOP under ``rule`` is searched for, ``top`` being the highest level that may be taken."""
+        floor = rule.floor if rule and rule.floor else self.floor
+        return Goal(replace(floor, max_bpp=self.floor.max_bpp), self.floor.max_bpp, top)
+
+    def excludes(self, name: str) -> str | None:
+        """The first pattern that a source's name matches."""
+        return next((pattern for pattern in self.exclude if _expression(pattern).fullmatch(name)), None)
+
+
+def policy_digest(text: str) -> str:
+    """What stands for a policy's canonical text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _number(name: str, value: float) -> float:
+    """A threshold as it is written, however it was given: 1 and 1.0 are one."""
+    return int(value) if CONDITIONS[name].whole else float(value)
+
+
+def _check_floor(rule: Rule, floor: Floor) -> None:
+    own = rule.floor
+    if own is None:
+        return
+    if (own.metric, own.statistic) != (floor.metric, floor.statistic):
+        raise ConfigError(
+            f"rule {rule.name!r}: floor {own} is of another metric than the policy's, {floor}: one metric holds for all"
+        )
+    if SCALES[floor.metric].margin(own.value, floor.value) < 0:
+        raise ConfigError(
+            f"rule {rule.name!r}: floor {own} is laxer than the policy's, {floor}: rules can only ask for more"
+        )
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """A pattern of names: ``*`` and ``?`` stay within one folder, ``**`` does not."""
+    tokens = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
+    means = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return re.compile("".join(means.get(token) or re.escape(token) for token in tokens), re.DOTALL)
