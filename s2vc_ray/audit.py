@@ -84,6 +84,7 @@ class AuditReport:
         worst: for each metric there, the GOPs with the worst frames.
         places: for each of `PLACES` that any GOP has, the GOPs with the worst.
         failures: videos that failed, are partial, or failed again after they were compressed.
+        excluded: videos that a policy left out, and why.
         outliers: what lies over `OUTLIER_DEVIATIONS` robust standard deviations from its group's median.
         provenance: with what and where GOPs were coded, and how they were verified and measured when they were.
         verification: archives by their last fixity check.
@@ -100,6 +101,7 @@ class AuditReport:
     worst: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     places: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
+    excluded: list[dict[str, Any]] = field(default_factory=list)
     outliers: list[dict[str, Any]] = field(default_factory=list)
     provenance: list[dict[str, Any]] = field(default_factory=list)
     verification: list[dict[str, Any]] = field(default_factory=list)
@@ -148,6 +150,7 @@ def report_of(tables: AuditTables, destination: str, options: AuditOptions) -> A
     places = {name: plain_rows(tables, _worst_place(name, options.limit or 20)) for name in PLACES}
     report.places = {name: gops for name, gops in places.items() if gops}
     report.failures = plain_rows(tables, f"{_FAILURES} {limit}")
+    report.excluded = plain_rows(tables, f"{_EXCLUDED} {limit}")
     report.outliers = plain_rows(
         tables, f"{_outliers(options.by, metrics)} ORDER BY abs(deviations) DESC, name {limit}"
     )
@@ -225,7 +228,8 @@ def _plain(value: Any) -> Any:
 _TOTALS = """
     SELECT count(*) AS videos, count(*) FILTER (WHERE status = 'ok') AS ok,
         count(*) FILTER (WHERE status = 'partial') AS partial, count(*) FILTER (WHERE status = 'failed') AS failed,
-        count(later_job) AS failed_later, sum(gops)::BIGINT AS gops, sum(frames)::BIGINT AS frames,
+        count(*) FILTER (WHERE status = 'excluded') AS excluded, count(later_job) AS failed_later,
+        sum(gops)::BIGINT AS gops, sum(frames)::BIGINT AS frames,
         sum(seconds) AS seconds, sum(pixels)::BIGINT AS pixels,
         sum(source_bytes) FILTER (WHERE status <> 'failed')::BIGINT AS source_bytes,
         sum(archive_bytes)::BIGINT AS archive_bytes, sum(saved_bytes)::BIGINT AS saved_bytes,
@@ -236,20 +240,24 @@ _TOTALS = """
 """
 _FAILURES = """
     FROM (
-        SELECT source_name, status, job, error_class, error FROM videos WHERE status <> 'ok'
+        SELECT source_name, status, job, error_class, error FROM videos
+        WHERE status IN ('partial', 'failed')
         UNION ALL SELECT source_name, 'failed later', later_job, later_error_class, later_error FROM videos
         WHERE later_job IS NOT NULL
     ) ORDER BY status, source_name, job
 """
+_EXCLUDED = """
+    SELECT source_name, error AS reason, job FROM videos WHERE status = 'excluded' ORDER BY source_name, job
+"""
 _PROVENANCE = """
     SELECT model_id, weights_sha256, preset, codec, device, torch, creator, config_hash, verify, metric_policy,
         count(*) AS gops, sum(frames_encoded)::BIGINT AS frames
-    FROM chosen WHERE status <> 'failed' GROUP BY ALL ORDER BY gops DESC, device, torch, config_hash
+    FROM chosen WHERE payload_bytes IS NOT NULL GROUP BY ALL ORDER BY gops DESC, device, torch, config_hash
 """
 _VERIFICATION = """
     SELECT coalesce(check_outcome, 'never checked') AS outcome, count(*) AS archives, min(checked) AS oldest,
         max(checked) AS newest
-    FROM videos WHERE status <> 'failed' GROUP BY ALL ORDER BY archives DESC
+    FROM videos WHERE archive IS NOT NULL GROUP BY ALL ORDER BY archives DESC
 """
 
 

@@ -153,6 +153,7 @@ def _print(out: BinaryIO, show: Callable[[Console], None]) -> None:
 def _report(report: AuditReport, console: Console) -> None:
     t = report.totals
     console.print(f"{t['videos']} videos: {t['ok']} ok, {t['partial']} partial, {t['failed']} failed", end="")
+    console.print(f"; {t['excluded']} excluded by a policy" if t["excluded"] else "", end="")
     console.print(f"; {t['failed_later']} failed again later" if t["failed_later"] else "")
     if t["archive_bytes"]:
         console.print(
@@ -170,6 +171,7 @@ def _report(report: AuditReport, console: Console) -> None:
         told = [{one: gop[one] for one in gop if one != "archive"} for gop in gops]
         _section(f"worst GOPs by {PLACES[name]}", told, console)
     _section("failures", report.failures, console)
+    _section("excluded", report.excluded, console)
     _section(f"outliers, over {OUTLIER_DEVIATIONS:g} robust deviations", report.outliers, console)
     _section("provenance", [_short(row) for row in report.provenance], console)
     _section("last fixity check", report.verification, console)

@@ -1,6 +1,7 @@
 """A destination's manifest and events as tables of a private DuckDB: what `s2vc audit` asks its questions.
 
-    gops     a row for each GOP of the archives that stand, and one for each video that has none and failed
+    gops     a row for each GOP of the archives that stand, and one for each video that has none, for it failed or was
+             excluded
     videos   a row for each video, summed up from those of its GOPs that a condition leaves
     jobs     a row for each job, summed up from its videos
     events   what `s2vc verify` did and found
@@ -59,9 +60,8 @@ _WORDS = """
 _RANKED = """
     CREATE TABLE ranked AS
     WITH latest AS (
-        SELECT *, status = 'failed' AS failed,
-            row_number() OVER (PARTITION BY video_id, status = 'failed' ORDER BY created DESC, job DESC) AS place
-        FROM words
+        SELECT *, row_number() OVER (PARTITION BY video_id, failed ORDER BY created DESC, job DESC) AS place
+        FROM (SELECT *, status IN ('failed', 'excluded') AS failed FROM words)
     ), replaced AS (
         SELECT DISTINCT w.job, w.video_id FROM words AS w JOIN words AS l ON l.replaces = w.archive_sha256
         WHERE l.status <> 'failed' AND (l.created, l.job) > (w.created, w.job)
@@ -74,7 +74,8 @@ _RANKED = """
         WHERE f.place = 1 AND f.failed
     )
     SELECT job, video_id, 'archive' AS standing FROM described WHERE turn = 1
-    UNION ALL SELECT job, video_id, CASE WHEN alone THEN 'failed' ELSE 'later' END FROM failures WHERE alone OR later
+    UNION ALL SELECT job, video_id, CASE WHEN alone THEN 'failed' ELSE 'later' END FROM failures
+    WHERE alone OR (later AND status = 'failed')
 """
 _CHECKS = """
     CREATE TABLE checks AS SELECT object AS archive, max(time) AS checked, arg_max(outcome, time) AS check_outcome

@@ -125,6 +125,7 @@ def show(
     Console(width=None if sys.stdout.isatty() else 200).print(manifest_table(videos))
     for video in videos:
         if video["error"]:
-            typer.echo(f"{video['source_name']}: {video['error_class']}: {video['error']}")
+            told = ": ".join(filter(None, (video["error_class"], video["error"])))
+            typer.echo(f"{video['source_name']}: {told}")
         if video["later_failure"]:
             typer.echo(f"{video['source_name']}: failed later, the archive stands: {video['later_failure']}")

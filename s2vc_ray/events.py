@@ -169,6 +169,7 @@ class EventLog:
             partial=totals.partial,
             skipped=totals.skipped,
             failed=totals.failed,
+            excluded=totals.excluded,
             frames=totals.frames,
             gops=totals.gops,
             source_bytes=totals.source_bytes,

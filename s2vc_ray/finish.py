@@ -10,10 +10,17 @@ from collections.abc import Callable, Sequence
 
 from s2vc_ray.commit import adopt, commit_video
 from s2vc_ray.errors import ObjectExists
-from s2vc_ray.manifest import part_key, read_part, write_part
-from s2vc_ray.plan import PlannedVideo, PublishedVideo, VideoFailure, failure_of
+from s2vc_ray.manifest import UNCODED, part_key, read_part, write_part
+from s2vc_ray.plan import ExcludedVideo, PlannedVideo, PublishedVideo, VideoFailure, failure_of
 from s2vc_ray.results import VideoResult
-from s2vc_ray.rows import INCOMPLETE, JobContext, Published, failure_row, incompleteness
+from s2vc_ray.rows import (
+    INCOMPLETE,
+    JobContext,
+    Published,
+    excluded_row,
+    failure_row,
+    incompleteness,
+)
 from s2vc_ray.sources import Source
 from s2vc_ray.staging import StagedGop
 from s2vc_ray.storage import Storage
@@ -53,6 +60,20 @@ def finish_failed(failure: VideoFailure, job: JobContext, storage: Storage) -> V
         error_class=failure.error_class,
         error=failure.error,
     )
+
+
+def finish_excluded(video: ExcludedVideo, job: JobContext, storage: Storage) -> VideoResult:
+    """Record that a video is left out."""
+    try:
+        write_part(storage, [excluded_row(job, video)])
+    except ObjectExists:
+        return _recorded(video.source, job, storage)
+    return excluded(video)
+
+
+def excluded(video: ExcludedVideo) -> VideoResult:
+    """The result of a source that the manifest says is left out. Touches nothing."""
+    return VideoResult(video.source.uri, video.source.name, "excluded", notes=(video.reason,))
 
 
 def skipped(video: PublishedVideo) -> VideoResult:
@@ -112,7 +133,9 @@ def _recorded(source: Source, job: JobContext, storage: Storage) -> VideoResult:
     """What this job has written of the source already."""
     rows = read_part(storage, part_key(job.job, source.video_id)).to_pylist()
     first = rows[0]
-    coded = rows if first["status"] != "failed" else []
+    if first["status"] == "excluded":
+        return excluded(ExcludedVideo(source, first["error"]))
+    coded = rows if first["status"] not in UNCODED else []
     frames = sum(row["frames_encoded"] for row in coded)
     return VideoResult(
         source.uri,

@@ -20,10 +20,10 @@ from typing import Any
 
 from s2vc_ray.errors import S2vcError, TaskDied
 from s2vc_ray.executor import Dispatch, Executor, GopFailure, GopOutcome, GopTask
-from s2vc_ray.finish import finish_coded, finish_failed, finish_published, skipped
+from s2vc_ray.finish import excluded, finish_coded, finish_excluded, finish_failed, finish_published, skipped
 from s2vc_ray.gop_queue import GopQueue
 from s2vc_ray.manifest import PartIndex
-from s2vc_ray.plan import PlannedVideo, PublishedVideo, VideoFailure, failure_of, plan_video
+from s2vc_ray.plan import ExcludedVideo, Plan, PlannedVideo, VideoFailure, failure_of, plan_video
 from s2vc_ray.progress import Reporter
 from s2vc_ray.results import FlowDepths, JobReport, Tally, VideoResult
 from s2vc_ray.rows import JobContext
@@ -51,7 +51,7 @@ class Steps:
         coded, published: planned video and staged GOPs, or published video; and job, storage → how it ended.
     """
 
-    plan: Callable[..., PlannedVideo | PublishedVideo | VideoFailure]
+    plan: Callable[..., Plan]
     coded: Callable[..., VideoResult]
     published: Callable[..., VideoResult]
 
@@ -209,11 +209,16 @@ class Flow:
                 if bool(self._parts.keys(source.video_id)) == known:
                     yield _Listed(place, source)
 
-    def _take_plan(self, listed: _Listed, plan: PlannedVideo | PublishedVideo | VideoFailure) -> None:
+    def _take_plan(self, listed: _Listed, plan: Plan) -> None:
         if isinstance(plan, PlannedVideo):
             self._open_video(listed, plan)
         elif isinstance(plan, VideoFailure):
             self._finish(listed, finish_failed, plan)
+        elif isinstance(plan, ExcludedVideo):
+            if plan.described:
+                self._end(listed, excluded(plan))
+            else:
+                self._finish(listed, finish_excluded, plan)
         elif plan.described is None:
             self._finish(listed, self._steps.published, plan)
         else:

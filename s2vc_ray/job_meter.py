@@ -97,7 +97,9 @@ class Counts:
         """
         if not self.frames or not self.seconds:
             return None
-        unplanned = max(0, self.sources - self.planned_videos - self.videos["skipped"])
+        unplanned = max(
+            0, self.sources - self.planned_videos - self.videos["skipped"] - self.videos["excluded"]
+        )
         usual = self.planned_frames / max(1, self.planned_videos)
         left = self.planned_frames - self.frames_settled + unplanned * usual
         return left * self.seconds / self.frames

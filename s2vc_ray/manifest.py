@@ -3,12 +3,13 @@
 Parts lie at ``manifest/job=<job>/<video id>.parquet`` under the destination, the folder being the ``job``
 column, so that DuckDB, Polars, pandas and Spark read them as one hive-partitioned table. A video that was
 compressed, in full or in part, has one row per GOP; a video that failed has one row with
-``status = 'failed'``, the error, and the GOP where it happened if one is known.
+``status = 'failed'``, the error, and the GOP where it happened if one is known; one that a policy excludes has one with
+``status = 'excluded'``, and ``error`` says by which pattern.
 
 Several jobs may describe one video: a failed one and the one that made it good, or two drivers that ran side by
 side. The rule, for everybody who reads it: the archive that lies there is described by the rows of the latest job (by
-``created``, then ``job``) that did not fail; of several videos that name one archive, by the latest of theirs. A later
-failure is told beside it. A video that never was compressed is described by its latest failure.
+``created``, then ``job``) that compressed it; of several videos that name one archive, by the latest of theirs. A later
+failure is told beside it. A video that never was compressed is described by its latest failure or exclusion.
 
 Columns are only ever added, never renamed or given another meaning; ``schema_version`` counts the additions. Knows
 nothing of Ray or torch.
@@ -35,6 +36,8 @@ from s2vc_ray.storage import Storage, open_storage
 
 SCHEMA_VERSION = 5
 ROOT = "manifest"
+UNCODED = ("failed", "excluded")
+"""``status`` of rows that describe no archive."""
 _ROW_GROUP = 4096
 """Rows of a part that are in memory as columns."""
 
@@ -72,7 +75,8 @@ class ManifestRow:
         coded_job: the job that described this GOP first; of a later version's GOPs that were coded again it is ``job``.
             None, like ``archive_version``, before version 4.
         status: ``ok``; ``partial`` when the source was truncated or damaged and what could be read of it was
-            compressed (``error`` says what is missing); ``failed``. One for all rows of a video and job.
+            compressed (``error`` says what is missing); ``failed``; ``excluded`` by a policy. One for all rows of a
+            video and job.
         frames_declared: of the whole video, by the source's header or, where that says nothing, its packets.
         frames_expected, frames_encoded, frames_corrupt: of this GOP's frames: there; coded; damaged.
         pts_first, pts_last: of the coded frames; the unit is ``time_base_num / time_base_den`` seconds.
@@ -295,7 +299,7 @@ class PartIndex:
 def describe(storage: Storage, parts: Iterable[str], *, archive: str, config_hash: str) -> Description | None:
     """What the latest of ``parts`` says of a source having become this archive under this configuration, or a later
     version of it."""
-    rows = {key: row for key in parts if (row := _first_row(storage, key))["status"] != "failed"}
+    rows = {key: row for key in parts if (row := _first_row(storage, key))["status"] not in UNCODED}
     made = {row["archive_sha256"]: row for row in rows.values()}
     latest: tuple[tuple[datetime, str], dict[str, Any]] | None = None
     for key, row in rows.items():
@@ -304,6 +308,13 @@ def describe(storage: Storage, parts: Iterable[str], *, archive: str, config_has
         if asked_for and (latest is None or (row["created"], key) > latest[0]):
             latest = (row["created"], key), row
     return Description(**{name: latest[1][name] for name in Description.__annotations__}) if latest else None
+
+
+def latest_word(storage: Storage, parts: Iterable[str]) -> tuple[str, str | None] | None:
+    """``status`` and ``error`` of the latest of ``parts``."""
+    rows = [((row := _first_row(storage, key))["created"], key, row) for key in parts]
+    latest = max(rows, key=lambda found: found[:2], default=None)
+    return (latest[2]["status"], latest[2]["error"]) if latest else None
 
 
 def describe_archive(storage: Storage, parts: Iterable[str], archive: str) -> Description | None:

@@ -23,7 +23,7 @@ from s2vc_ray.errors import (
     SourceError,
 )
 from s2vc_ray.fixity import fixity
-from s2vc_ray.manifest import Description, describe
+from s2vc_ray.manifest import Description, describe, latest_word
 from s2vc_ray.policy import policy_digest
 from s2vc_ray.probe import probe
 from s2vc_ray.size_budget import bits_per_pixel
@@ -89,6 +89,15 @@ class PublishedVideo:
 
 
 @dataclass(frozen=True, slots=True)
+class ExcludedVideo:
+    """A source that is not to be coded, and why; ``described`` when the manifest says so already."""
+
+    source: Source
+    reason: str
+    described: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class VideoFailure:
     """A source that could not be compressed, and why; ``gop_index`` where one GOP is to blame."""
 
@@ -100,9 +109,12 @@ class VideoFailure:
     attempts: int = 1
 
 
+Plan = PlannedVideo | PublishedVideo | ExcludedVideo | VideoFailure
+
+
 def plan_video(
     source: Source, storage: Storage, config: JobConfig, weights_sha256: str, parts: Sequence[str] = ()
-) -> PlannedVideo | PublishedVideo | VideoFailure:
+) -> Plan:
     """Decide what is to be done about one source. Never raises for a reason that lies in the source.
 
     Args:
@@ -112,6 +124,8 @@ def plan_video(
     known: SourceFixity | None = None
     # Whatever goes wrong here concerns this source alone and belongs in its manifest row.
     try:
+        if excluded := exclusion(source, storage, config, parts):
+            return excluded
         if source.refused:
             raise ConfigError(source.refused)
         _refuse_long_name(source, storage)
@@ -138,6 +152,17 @@ def plan_video(
         return PlannedVideo(source, known, info, specs, staging, staged, budget)
     except Exception as error:
         return failure_of(source, error, known)
+
+
+def exclusion(
+    source: Source, storage: Storage, config: JobConfig, parts: Sequence[str]
+) -> ExcludedVideo | None:
+    """Why the job's policy leaves a source out; None where it does not. Looks at its name alone."""
+    pattern = config.policy.excludes(source.name) if config.policy else None
+    if pattern is None:
+        return None
+    reason = f"excluded by the policy: its name matches {pattern}"
+    return ExcludedVideo(source, reason, latest_word(storage, parts) == ("excluded", reason))
 
 
 def _refuse_long_name(source: Source, storage: Storage) -> None:

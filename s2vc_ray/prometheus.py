@@ -83,8 +83,11 @@ def _depths(counts: Counts) -> _Samples:
     return [((stage,), getattr(depths, stage)) for stage in stages]
 
 
+_STATUSES = ("ok", "partial", "skipped", "failed", "excluded")
+
+
 def _videos(counts: Counts) -> _Samples:
-    return [((status,), counts.videos[status]) for status in ("ok", "partial", "skipped", "failed")]
+    return [((status,), counts.videos[status]) for status in _STATUSES]
 
 
 _COUNTER, _GAUGE = CounterMetricFamily, GaugeMetricFamily

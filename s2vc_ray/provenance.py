@@ -209,6 +209,8 @@ def _compressions(storage: Storage) -> Iterator[dict[str, Any]]:
     """One event for each job and video that the manifest tells of."""
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in read_manifest(storage).to_pylist():
+        if row["status"] == "excluded":  # nothing was done
+            continue
         rows.setdefault((row["job"], row["video_id"]), []).append(row)
     for (job, video), gops in rows.items():
         first = gops[0]

@@ -21,10 +21,11 @@ from s2vc_ray.errors import (
 )
 from s2vc_ray.manifest import ManifestRow, describe_archive
 from s2vc_ray.plan import (
+    Plan,
     PlannedVideo,
     PublishedVideo,
     SourceFixity,
-    VideoFailure,
+    exclusion,
     failure_of,
     read_fixity,
     read_staged,
@@ -40,7 +41,7 @@ from s2vc_ray.verify_reference import find_source
 
 def plan_revision(
     revision: Revision, storage: Storage, config: JobConfig, weights_sha256: str, parts: Sequence[str] = ()
-) -> PlannedVideo | PublishedVideo | VideoFailure:
+) -> Plan:
     """Decide what is to be done about one revision. Never raises for a reason that lies in it.
 
     Args:
@@ -48,6 +49,8 @@ def plan_revision(
     """
     known: SourceFixity | None = None
     try:
+        if excluded := exclusion(revision, storage, config, parts):
+            return excluded
         rows = revision.rows(storage)
         first = rows[0]
         known = SourceFixity(first.source_size or 0, first.source_etag or "", first.source_sha256 or "")

@@ -15,7 +15,7 @@ from s2vc_ray.executor import CodecIdentity
 from s2vc_ray.fixity import Fixity
 from s2vc_ray.gop_decoder import AV1
 from s2vc_ray.manifest import ManifestRow
-from s2vc_ray.plan import SourceFixity, VideoFailure
+from s2vc_ray.plan import ExcludedVideo, SourceFixity, VideoFailure
 from s2vc_ray.risk import Risk
 from s2vc_ray.sources import Source
 from s2vc_ray.staging import StagedGop
@@ -179,6 +179,16 @@ def failure_row(job: JobContext, failure: VideoFailure) -> ManifestRow:
         attempts=failure.attempts,
         error_class=failure.error_class,
         error=failure.error,
+    )
+
+
+def excluded_row(job: JobContext, video: ExcludedVideo) -> ManifestRow:
+    """The one row of a video that the job's policy leaves out."""
+    policy = job.config.policy
+    return replace(
+        _base(job, video.source, None, "excluded"),
+        error=video.reason,
+        policy_sha256=policy.sha256 if policy else None,
     )
 
 

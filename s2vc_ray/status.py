@@ -22,6 +22,7 @@ STATES = {
     "done": "described in the manifest, and there",
     "partial": "as done, of a source that is truncated or damaged",
     "failed": "the latest try failed; the manifest says why",
+    "excluded": "left out by a policy",
     "missing": "described in the manifest, but the archive is gone or has another size",
     "staged": "coded in part: start the job again to finish",
     "undescribed": "archives without a manifest row: start the job again to describe them",
@@ -137,7 +138,7 @@ def _videos(found: Survey) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
             now = found.storage.stat(archive)
             state = "done" if now and now.size == amount and not error_class else state
             state = "partial" if now and now.size == amount and error_class else state
-        if state in ("partial", "failed"):
+        if state in ("partial", "failed", "excluded"):
             entry |= {"error_class": error_class, "error": error}
         yield state, name, amount if state in ("done", "partial") else 0, entry
 

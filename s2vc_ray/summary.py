@@ -95,6 +95,8 @@ def describe(result: VideoResult) -> str:
     if result.status == "skipped":
         whole = f"PARTIAL: {result.error}" if result.error else f"{result.archive} is complete"
         return f"{result.name}: skipped, {whole}{_missed(result.targets_missed)}"
+    if result.status == "excluded":
+        return f"{result.name}: {'; '.join(result.notes)}"
     lost = f", PARTIAL: {result.error}" if result.error else ""
     notes = "".join(f"; {note}" for note in result.notes)
     return (
@@ -113,6 +115,8 @@ def summarise(report: JobReport) -> str:
         f"{report.count('ok')} compressed, {report.count('partial')} in part, {report.count('skipped')} skipped, "
         f"{report.count('failed')} failed in {report.seconds:.1f} s"
     )
+    if report.totals.excluded:
+        line += f"; {report.totals.excluded} excluded by the policy"
     if report.totals.frames:
         line += f"; {size(report.totals.source_bytes)} -> {size(report.totals.archive_bytes)}"
     return line + _missed(report.totals.targets_missed)

@@ -72,7 +72,7 @@ _TABLES = """
         WHERE status <> 'failed';
     CREATE VIEW videos AS
         SELECT w.video, w.name, w.archive, w.bytes, w.error_class, w.error,
-            CASE WHEN w.status = 'failed' THEN 'failed' WHEN a.key IS NULL THEN 'missing'
+            CASE WHEN w.status IN ('failed', 'excluded') THEN w.status WHEN a.key IS NULL THEN 'missing'
                 WHEN w.status = 'ok' THEN 'done' ELSE 'partial' END AS state
         FROM words AS w LEFT JOIN archives AS a ON a.key = w.archive AND a.size = w.bytes
         WHERE NOT EXISTS (
@@ -82,8 +82,8 @@ _TABLES = """
     CREATE VIEW compressed AS
         SELECT w.video, w.job, w.name, w.archive, w.bytes, w.sha256, w.frames_sha256, w.version,
             max(w.created) AS created
-        FROM words AS w WHERE w.status <> 'failed' AND NOT EXISTS (
-            SELECT 1 FROM words AS later WHERE later.status <> 'failed'
+        FROM words AS w WHERE w.status NOT IN ('failed', 'excluded') AND NOT EXISTS (
+            SELECT 1 FROM words AS later WHERE later.status NOT IN ('failed', 'excluded')
             AND later.video = w.video AND (later.created, later.job) > (w.created, w.job)
         ) AND NOT EXISTS (
             SELECT 1 FROM words AS later WHERE later.status <> 'failed'

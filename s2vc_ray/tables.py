@@ -10,6 +10,7 @@ import pyarrow as pa
 from rich.table import Table
 
 from s2vc_ray.archive import ArchiveReader
+from s2vc_ray.manifest import UNCODED
 from s2vc_ray.words import size
 
 _MEANS = ("psnr_mean", "ms_ssim_mean", "lpips_alex_mean")
@@ -27,12 +28,12 @@ def summarise_manifest(manifest: pa.Table) -> list[dict[str, Any]]:
     failed: dict[str, list[dict[str, Any]]] = {}
     replaced: dict[str, tuple[Any, str]] = {}
     for row in manifest.sort_by([(name, "ascending") for name in ("created", "job")]).to_pylist():
-        latest = failed if row["status"] == "failed" else described
+        latest = failed if row["status"] in UNCODED else described
         rows = latest.setdefault(row["video_id"], [])
         if rows and rows[0]["job"] != row["job"]:
             rows.clear()
         rows.append(row)
-        if row["replaces"] and row["status"] != "failed":
+        if row["replaces"] and row["status"] not in UNCODED:
             replaced[row["replaces"]] = _age(rows)
     described = {
         video: rows
@@ -68,7 +69,7 @@ def manifest_table(videos: Sequence[dict[str, Any]]) -> Table:
 
 def _summary(rows: Sequence[dict[str, Any]], failures: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     first = rows[0]
-    later = failures and _age(failures) > _age(rows)
+    later = failures and failures[0]["status"] == "failed" and _age(failures) > _age(rows)
     names = (
         "job",
         "video_id",
@@ -84,7 +85,7 @@ def _summary(rows: Sequence[dict[str, Any]], failures: Sequence[dict[str, Any]] 
     }
     coded_at = [row["q"] for row in rows if row["q"] is not None]
     video |= {"q": min(coded_at, default=None), "q_max": max(coded_at, default=None)}
-    failed = first["status"] == "failed"
+    failed = first["status"] in UNCODED
     frames = sum(row["frames_encoded"] or 0 for row in rows)
     payload = sum(row["payload_bytes"] or 0 for row in rows)
     seconds = sum(8 * row["payload_bytes"] / row["kbps"] / 1000 for row in rows if row["kbps"])
@@ -106,7 +107,7 @@ def _summary(rows: Sequence[dict[str, Any]], failures: Sequence[dict[str, Any]] 
 
 
 def _cells(video: dict[str, Any]) -> list[str]:
-    if video["status"] == "failed":
+    if video["status"] in UNCODED:
         return [video["source_name"], video["status"], *["-"] * 12]
     source, archive = video["source_size"], video["archive_bytes"]
     return [
@@ -160,6 +161,8 @@ def archive_facts(reader: ArchiveReader, *, verified: bool) -> dict[str, Any]:
         "gop_length": header.gop_length,
         "scene_cuts": header.shots,
         "q": header.q,
+        "target": header.target or None,
+        "policy": header.policy or None,
         "codecs": dict(Counter(record.codec for record in reader.gops())) if verified else None,
         "payload_bytes": payload,
         "bpp": 8 * payload / (frames * header.width * header.height) if frames else None,
