@@ -10,9 +10,9 @@ class VideoResult:
     """One source's end.
 
     ``status`` is ``ok``, ``partial`` (what could be read of a truncated or damaged source was compressed),
-    ``skipped`` (its archive was there already), ``excluded`` (by the policy; ``notes`` say why) or ``failed``. ``error``
-    says what is wrong with the source, also when a partial archive is skipped; ``notes`` what was decided about its
-    pictures, as in the archive's header.
+    ``skipped`` (its archive was there already), ``excluded`` (by the policy; ``notes`` say why) or ``failed``.
+    ``error`` says what is wrong with the source, also when a partial archive is skipped; ``notes`` what was decided
+    about its pictures, as in the archive's header.
     ``frames_lost`` counts frames that the container promised and that are not in the archive; ``pixels`` is true pixels
     of all coded frames. ``targets_missed`` counts the archive's GOPs that do not meet their target. Sizes are in bytes.
     """
