@@ -16,6 +16,8 @@ import pyarrow as pa
 from s2vc_ray.audit_tables import AuditTables, expression, open_tables
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.manifest import QUALITY
+from s2vc_ray.policy import Policy
+from s2vc_ray.policy_audit import held_to, policies
 from s2vc_ray.storage import Storage, open_storage
 
 TABLES = {"video": "videos", "job": "jobs", "gop": "chosen"}
@@ -41,6 +43,7 @@ class AuditOptions:
         by: ``video``, ``job`` or ``gop``: what is listed, held against ``require`` and searched for outliers.
         limit: most rows of each list; 0 is all of them.
         percentiles: work out each video's too; a requirement may speak of them.
+        policy: require that every GOP was coded under it and conforms to it.
     """
 
     where: str = ""
@@ -48,6 +51,7 @@ class AuditOptions:
     by: str = "video"
     limit: int = 20
     percentiles: bool = True
+    policy: Policy | None = None
 
     def __post_init__(self) -> None:
         if self.by not in TABLES:
@@ -85,6 +89,7 @@ class AuditReport:
         places: for each of `PLACES` that any GOP has, the GOPs with the worst.
         failures: videos that failed, are partial, or failed again after they were compressed.
         excluded: videos that a policy left out, and why.
+        policies: those that GOPs were coded under, and how they conform; see `s2vc_ray.policy_audit.policies`.
         outliers: what lies over `OUTLIER_DEVIATIONS` robust standard deviations from its group's median.
         provenance: with what and where GOPs were coded, and how they were verified and measured when they were.
         verification: archives by their last fixity check.
@@ -102,6 +107,7 @@ class AuditReport:
     places: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
     excluded: list[dict[str, Any]] = field(default_factory=list)
+    policies: list[dict[str, Any]] = field(default_factory=list)
     outliers: list[dict[str, Any]] = field(default_factory=list)
     provenance: list[dict[str, Any]] = field(default_factory=list)
     verification: list[dict[str, Any]] = field(default_factory=list)
@@ -150,6 +156,7 @@ def report_of(tables: AuditTables, destination: str, options: AuditOptions) -> A
     places = {name: plain_rows(tables, _worst_place(name, options.limit or 20)) for name in PLACES}
     report.places = {name: gops for name, gops in places.items() if gops}
     report.failures = plain_rows(tables, f"{_FAILURES} {limit}")
+    report.policies = policies(tables, options.limit)
     report.excluded = plain_rows(tables, f"{_EXCLUDED} {limit}")
     report.outliers = plain_rows(
         tables, f"{_outliers(options.by, metrics)} ORDER BY abs(deviations) DESC, name {limit}"
@@ -198,6 +205,9 @@ def requirements(tables: AuditTables, options: AuditOptions) -> Iterator[Require
     Raises:
         ConfigError: one makes no sense.
     """
+    if options.policy:
+        held = held_to(tables, options.policy, options.limit)
+        yield Requirement(f"policy {options.policy.sha256[:12]}", *held)
     table, name = TABLES[options.by], _NAMED[options.by]
     for condition in options.require:
         holds = f"coalesce(({expression(condition)})::BOOLEAN, false)"

@@ -170,11 +170,30 @@ def _report(report: AuditReport, console: Console) -> None:
     for name, gops in report.places.items():
         told = [{one: gop[one] for one in gop if one != "archive"} for gop in gops]
         _section(f"worst GOPs by {PLACES[name]}", told, console)
+    for policy in report.policies:
+        _policy(policy, console)
     _section("failures", report.failures, console)
     _section("excluded", report.excluded, console)
     _section(f"outliers, over {OUTLIER_DEVIATIONS:g} robust deviations", report.outliers, console)
     _section("provenance", [_short(row) for row in report.provenance], console)
     _section("last fixity check", report.verification, console)
+
+
+def _policy(policy: dict[str, Any], console: Console) -> None:
+    told = f"\npolicy {policy['sha256'][:12]}: {policy['gops']} GOPs"
+    if policy["text"] is None:
+        console.print(f"{told}; no job tells what it says")
+        return
+    lacking = policy["gops"] - policy["conforming"] - policy["unknown"]
+    unknown = f", {policy['unknown']} were not measured" if policy["unknown"] else ""
+    console.print(f"{told}, {policy['conforming']} conform, {lacking} do not{unknown}")
+    _rows(rules_of(policy), list(policy["rules"][0]), console)
+    _section("GOPs that do not conform", policy["misses"], console)
+
+
+def rules_of(policy: dict[str, Any]) -> list[dict[str, Any]]:
+    """How often each rule applied, with a word for where none did."""
+    return [{**row, "rule": row["rule"] or "(the floor alone)"} for row in policy["rules"]]
 
 
 def _picked(rows: list[dict[str, Any]], by: str, report: AuditReport) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s2vc_ray.cli_options import Destination, Device, Json, Model, Overwrite, patience, print_json
+from s2vc_ray.cli_policy import policy_of
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.storage import Storage, open_storage
 
@@ -25,6 +26,13 @@ def audit(
     require: Annotated[
         list[str] | None,
         typer.Option(metavar="EXPR", help="Exit 1 unless this holds for every row of --by; repeatable."),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Exit 1 unless every GOP was coded under this policy and conforms to it, as its figures say.",
+        ),
     ] = None,
     by: Annotated[
         str, typer.Option(help="video, job or gop: what is listed and held against --require.")
@@ -59,8 +67,8 @@ def audit(
 ) -> None:
     """Sum up the manifest at DST: rate, size saved, quality, worst GOPs, failures, outliers, provenance, checks.
 
-    Exits 1 when a --require does not hold, or a part of the manifest cannot be read. Unknown names in an expression
-    are answered with the list of columns.
+    Exits 1 when a --require or --policy does not hold, or a part of the manifest cannot be read. Unknown names in an
+    expression are answered with the list of columns.
 
     \b
     s2vc audit out/
@@ -69,6 +77,7 @@ def audit(
     s2vc audit out/ --by gop --format parquet --out gops.parquet
     s2vc audit out/ --sql "select device, avg(encode_fps) from gops group by device"
     s2vc audit out/ --html report.html
+    s2vc audit out/ --policy policy.toml
     """
     from s2vc_ray.audit import AuditOptions, audit_rows
     from s2vc_ray.audit import audit as examine
@@ -85,7 +94,12 @@ def audit(
     usual = 20 if is_report or style == "table" else 0
     shown_nowhere = is_report and style == "table" and not any("gops_p5" in one for one in require or ())
     options = AuditOptions(
-        where, tuple(require or ()), by, usual if limit is None else limit, percentiles=not shown_nowhere
+        where,
+        tuple(require or ()),
+        by,
+        usual if limit is None else limit,
+        percentiles=not shown_nowhere,
+        policy=policy_of(policy),
     )
     storage = open_storage(destination, patience=patience())
     if html is not None:

@@ -191,6 +191,32 @@ class Policy:
         """64 hex digits: of `text`."""
         return policy_digest(self.text)
 
+    @classmethod
+    def from_text(cls, text: str) -> Policy:
+        """The policy of a canonical text.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        try:
+            value = json.loads(text)
+            most = value["max_bpp"]
+            rules = tuple(
+                Rule(
+                    rule["name"],
+                    tuple(sorted(rule["when"].items())),
+                    Floor.parse(rule["floor"]) if "floor" in rule else None,
+                    rule.get("codec", ""),
+                )
+                for rule in value["rules"]
+            )
+            policy = cls(Floor.parse(value["floor"], most), value["fallback"], rules)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            raise ConfigError(f"not a policy's canonical text: {error}") from error
+        if policy.text != text:
+            raise ConfigError("not a policy's canonical text: it is written otherwise")
+        return policy
+
     @property
     def needs_faces(self) -> bool:
         """Whether faces must be looked for."""
