@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from s2vc_model.config import PRESETS
 from s2vc_model.errors import TrainingError
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.train.checkpoint import checkpoint_note, load_checkpoint, save_checkpoint
 from s2vc_model.train.data import CLIPS, PHOTOS, Bank, BankConfig
+from s2vc_model.train.keeper import Ending, Keeper
 from s2vc_model.train.loop import RunConfig, Trainer, json_lines
 from s2vc_model.train.ranks import Ranks, join, leave
 from s2vc_model.train.recipe import RECIPE, Stage
@@ -46,7 +48,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--stages", default="intra,pairs,streams", help=f"comma-separated, of {', '.join(RECIPE)}")
     p.add_argument("--set", nargs="*", default=[], metavar="STAGE.FIELD=VALUE", help="override recipe fields")
     p.add_argument(
-        "--budget-minutes", type=float, default=25.0, help="wall time after which training stops cleanly"
+        "--budget-minutes",
+        type=float,
+        default=25.0,
+        help="wall time from reading the data to the last checkpoint's last byte; --export comes on top",
+    )
+    p.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        default=2.0,
+        help="write the checkpoint this often; SIGTERM and Ctrl-C write it too, and end the run",
     )
     p.add_argument(
         "--anneal-steps", type=int, default=0, help="last steps of the run, with the rate falling to zero"
@@ -107,19 +118,28 @@ def main(argv: list[str] | None = None) -> int:
         torch.manual_seed(args.seed)
         network, steps = starting_network(args.init)
         note = {"from": args.init.name} if args.init else {}
+        ending = Ending()
         if args.data:
-            note = train(network, args, steps, ranks, device)
+            with ending.on_signals():
+                note = train(network, args, steps, ranks, device, ending)
         leave()
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
+    if ending.signal:
+        return 128 + ending.signal
     if args.export and ranks.first:
         print(f"{args.export}: sha256 {save_weights(args.export, network.cpu(), note)}")
     return 0
 
 
 def train(
-    network: S2vcNetwork, args: argparse.Namespace, steps: int, ranks: Ranks, device: torch.device
+    network: S2vcNetwork,
+    args: argparse.Namespace,
+    steps: int,
+    ranks: Ranks,
+    device: torch.device,
+    ending: Ending,
 ) -> dict[str, object]:
     """Run the stages; leaves the averaged weights in ``network`` and, by rank 0, in ``--out``.
 
@@ -139,17 +159,24 @@ def train(
         _say(ranks, f"left out: {reason}")
     ranks.spread(network)
     network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    config = RunConfig(args.budget_minutes * 60, args.anneal_steps, args.seed, steps, args.log_every)
-    log = json_lines(args.out / "log.jsonl") if ranks.first else _quiet
-    trainer = Trainer(network, bank, config, log, ranks)
-    averaged = trainer.run(stages)
-    network.load_state_dict(averaged, strict=False)
-    note = {
+    note: dict[str, object] = {
         "stages": args.stages, "set": args.set, "budget_minutes": args.budget_minutes, "seed": args.seed,
-        "ranks": ranks.size, "steps": steps + trainer.step,
+        "ranks": ranks.size,
     }  # fmt: skip
-    if ranks.first:
+
+    def write(averaged: dict[str, Tensor], taken: int, complete: bool) -> None:
+        note.update(steps=steps + taken, complete=complete)
         save_checkpoint(args.out / "checkpoint.safetensors", network.config, averaged, note)
+
+    size = 2 * sum(p.numel() for p in network.parameters())
+    keeper = Keeper(write, args.checkpoint_minutes * 60, size) if ranks.first else None
+    left = ranks.from_first(args.budget_minutes * 60 - (time.monotonic() - began))
+    config = RunConfig(left, args.anneal_steps, args.seed, steps, args.log_every)
+    log = json_lines(args.out / "log.jsonl") if ranks.first else _quiet
+    trainer = Trainer(network, bank, config, log, ranks, keeper, ending)
+    network.load_state_dict(trainer.run(stages), strict=False)
+    if ending.signal:
+        _say(ranks, f"ended by {ending.signal.name}")
     peak = f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GB" if device.type == "cuda" else ""
     _say(ranks, f"{trainer.step} steps in {trainer.elapsed():.0f} s{peak}")
     return note

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ _SMALL = 8192
 
 
 def save_checkpoint(path: Path, config: CodecConfig, tensors: dict[str, Tensor], note: dict[str, object]) -> None:
-    """Write averaged tensors: fp16, but fp32 for small ones (biases, quality scales), with the config inside."""
+    """Write averaged tensors: fp16, but fp32 for small ones (biases, quality scales), with the config inside.
+
+    A file that is there stays whole until the new one is on the disk.
+    """
     kept = {
         k: v.detach().to("cpu", torch.float32 if v.numel() <= _SMALL else torch.float16).contiguous()
         for k, v in tensors.items()
@@ -27,6 +31,8 @@ def save_checkpoint(path: Path, config: CodecConfig, tensors: dict[str, Tensor],
     meta = {"config": json.dumps(config.to_dict()), "note": json.dumps(note)}
     temporary = path.with_suffix(".tmp")
     save_file(kept, str(temporary), metadata=meta)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.train.data import Bank, Batch
+from s2vc_model.train.keeper import Ending, Keeper
 from s2vc_model.train.losses import Perceptual
 from s2vc_model.train.ranks import Ranks
 from s2vc_model.train.recipe import INTRA_SHAPE, Stage, Weights
@@ -28,8 +29,9 @@ EMA_DECAY = 0.999
 class RunConfig:
     """One training run.
 
-    ``budget_s`` seconds include the anneal of ``anneal_steps`` at the end of the last stage. ``first_step`` counts the
-    steps taken before this run: several ranks draw by it, so that a later run goes on to other crops.
+    ``budget_s`` seconds include the anneal of ``anneal_steps`` at the end of the last stage and the last checkpoint's
+    writing. ``first_step`` counts the steps taken before this run: several ranks draw by it, so that a later run goes
+    on to other crops.
     """
 
     budget_s: float
@@ -73,6 +75,8 @@ class Trainer:
         net: on its device, channels-last; trained in place.
         log: receives one dict per ``log_every`` steps, with means over all ranks; called on each of them.
         ranks: the processes that train together; all start from the same network and bank.
+        keeper: writes checkpoints, of the first rank.
+        ending: lets the run be ended early, by what the first rank is told.
     """
 
     def __init__(
@@ -82,18 +86,21 @@ class Trainer:
         config: RunConfig,
         log: Callable[[dict[str, object]], None],
         ranks: Ranks | None = None,
+        keeper: Keeper | None = None,
+        ending: Ending | None = None,
     ) -> None:
+        self.started = time.monotonic()
         torch.manual_seed(config.seed)
         self.ranks = ranks or Ranks()
+        self.keeper, self.ending = keeper, ending or Ending()
         self.net, self.bank, self.config, self.log = net, bank, config, log
         self.device = bank.device
         self.perceptual = Perceptual(self.device)
         self.average = Average(net)
-        self.started = time.monotonic()
         self.step = 0
 
     def run(self, stages: Sequence[Stage]) -> dict[str, Tensor]:
-        """Train the stages in order; returns the averaged tensors."""
+        """Train the stages in order; returns the averaged tensors, which the keeper has written."""
         cuda = self.device.type == "cuda"
         side = torch.cuda.stream(torch.cuda.Stream()) if cuda else contextlib.nullcontext()
         with side:
@@ -101,7 +108,20 @@ class Trainer:
                 self._stage(stage, last=number == len(stages) - 1)
             if cuda:
                 torch.cuda.synchronize()
-        return self.average.state()
+        averaged = self.average.state()
+        if self.keeper:
+            self.keeper.keep(averaged, self.step, self.elapsed(), complete=not self.ending.signal)
+        return averaged
+
+    def clock(self) -> float:
+        """Seconds used and those the last checkpoint will need, the same on all ranks; endless when asked to end."""
+        reserve = self.keeper.reserve_s if self.keeper else 0.0
+        return self.ranks.from_first(math.inf if self.ending.signal else self.elapsed() + reserve)
+
+    def keep_if_due(self) -> None:
+        """Write a checkpoint if the last one is old."""
+        if self.keeper and self.keeper.due(self.elapsed()):
+            self.keeper.keep(self.average.state(), self.step, self.elapsed(), complete=False)
 
     def elapsed(self) -> float:
         """Seconds since the trainer was made."""
@@ -134,7 +154,9 @@ class Trainer:
             step = intra if only_intra else main
             if only_intra or chunk == 0:
                 shape = step.stage
-                batch = self.bank.draw(shape.batch, shape.frames * (1 if only_intra else shape.chunks), shape.size)
+                batch = self.bank.draw(
+                    shape.batch, shape.frames * (1 if only_intra else shape.chunks), shape.size
+                )
                 step.q.copy_(torch.randint(0, 64, step.q.shape, device=self.device))
             assert batch is not None
             step.load(batch, 0 if only_intra else chunk)
@@ -152,20 +174,21 @@ class _Clock:
     def __init__(self, trainer: Trainer, stage: Stage, dials: Dials, anneal: int) -> None:
         self.trainer, self.stage, self.dials, self.anneal = trainer, stage, dials, anneal
         self.here, self.anneal_from = 0, max(0, stage.steps - anneal)
-        self.began = self.marked = trainer.ranks.from_first(trainer.elapsed())
+        self.began = self.marked = trainer.clock()
         self.pixels = 0
         self.anneal_ends = stage.steps
 
     def running(self) -> bool:
         """Whether to take another step; sets the dials for it."""
+        used = self.trainer.clock()
         budget = self.trainer.config.budget_s
-        used = self.trainer.ranks.from_first(self.trainer.elapsed())
         if self.here > 50 and self.here % 20 == 0 and self.here < self.anneal_from:
             pace = (used - self.began) / self.here
             if used + pace * self.anneal >= budget:
                 self.anneal_from, self.anneal_ends = self.here, self.here + self.anneal
         if self.here >= self.anneal_ends or used >= budget:
             return False
+        self.trainer.keep_if_due()
         stage, here = self.stage, self.here
         start, hold, full = stage.ramp
         progress = 1.0 if here >= full else max(0.0, (here - hold) / max(1, full - hold))

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +17,7 @@ import torch
 
 from jobs.train import chosen_stages, main, parse
 from s2vc_model.codec import S2vcCodec
-from s2vc_model.train.checkpoint import load_checkpoint, save_checkpoint
+from s2vc_model.train.checkpoint import checkpoint_note, load_checkpoint, save_checkpoint
 from s2vc_model.weight_files import LoadedWeights, load_weights, save_weights
 from tests.media import make_clip, pictures
 from tests.s2vc_model.networks import TINY, tiny_network
@@ -149,3 +155,89 @@ def test_overrides() -> None:
     ):
         with pytest.raises(SystemExit, match=r"nothing|pairs"):
             chosen_stages(names, [item])
+
+
+def endless(clips: Path, start: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    """The command in a process of its own, with more steps to take than anybody waits for."""
+    options = [
+        "--data",
+        str(clips),
+        "--init",
+        str(start),
+        "--out",
+        str(out),
+        "--log-every",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    toy = [f"intra.{item}" for item in ("batch=1", "size=64", "steps=1000000", "perceptual_after=1000000")]
+    command = [sys.executable, "-m", "jobs.train", *options, "--stages", "intra", "--set", *toy, *more]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+def wait_for(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 120
+    while not what():
+        assert process.poll() is None, "ended by itself"
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_terminated_run_keeps_its_last_step(
+    clips: Path, start: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = endless(clips, start, tmp_path, "--export", str(tmp_path / "w"))
+    log, path = tmp_path / "log.jsonl", tmp_path / "checkpoint.safetensors"
+    wait_for(lambda: log.exists() and len(log.read_text().splitlines()) >= 5, process)
+    assert not path.exists()
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"ended by {number.name}" in said
+    note = checkpoint_note(path)
+    assert note["steps"] == len(log.read_text().splitlines())
+    assert not note["complete"]
+    assert not torch.equal(load_checkpoint(path).intra.open.weight, load_checkpoint(start).intra.open.weight)
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_killed_run_leaves_its_last_checkpoint_whole(clips: Path, start: Path, tmp_path: Path) -> None:
+    process = endless(clips, start, tmp_path, "--checkpoint-minutes", "0.003")
+    path = tmp_path / "checkpoint.safetensors"
+    wait_for(path.exists, process)
+    first = checkpoint_note(path)["steps"]
+    wait_for(lambda: checkpoint_note(path)["steps"] > first, process)
+    process.kill()
+    process.communicate(timeout=60)
+    assert load_checkpoint(path).config == TINY
+    assert not checkpoint_note(path)["complete"]
+
+
+def test_the_budget_includes_the_data_and_the_last_checkpoint(
+    clips: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*arguments: object) -> None:
+        time.sleep(1)
+        save_checkpoint(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("jobs.train.save_checkpoint", slow)
+    options = [
+        "--data",
+        str(clips),
+        "--init",
+        str(start),
+        "--out",
+        str(tmp_path),
+        "--checkpoint-minutes",
+        "0.02",
+    ]
+    toy = [f"intra.{item}" for item in ("batch=1", "size=64", "steps=1000000", "perceptual_after=1000000")]
+    command = [*options, "--stages", "intra", "--set", *toy, "--log-every", "1", "--device", "cpu"]
+    assert main([*command, "--budget-minutes", "0.15"]) == 0
+    used = [line["seconds"] for line in logged(tmp_path)]
+    assert used[-1] + 2 * 1 <= 9
+    assert checkpoint_note(tmp_path / "checkpoint.safetensors")["complete"]
