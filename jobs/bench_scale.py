@@ -138,9 +138,9 @@ class Synthetic:
         if function is plan_video and self._makes_up(arguments[0]):
             future.set_result(_planned(arguments[0], self._gops))
         elif function is finish_coded:
-            video, gops = arguments[:2]
+            video, payloads = arguments[:2]
             future.set_result(
-                VideoResult(video.source.uri, video.source.name, "ok", gops=len(gops), source_bytes=1)
+                VideoResult(video.source.uri, video.source.name, "ok", gops=len(payloads), source_bytes=1)
             )
         else:
             return self._threads.submit(function, *arguments)

@@ -8,38 +8,42 @@ and nothing is cleared before it is described. Knows nothing of executors or the
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO
 
 from s2vc_model.heap import give_back
+from s2vc_ray.adopted import adopted_gop, expected_frames
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord, write_archive
 from s2vc_ray.decisions import decisions
 from s2vc_ray.errors import CorruptArchive, LargerThanSource, ObjectExists, ObjectMissing, SourceError
 from s2vc_ray.fixity import fixity
 from s2vc_ray.framemd5 import FrameListWriter, read_frame_list
-from s2vc_ray.gop_decoder import coded_gop
+from s2vc_ray.gop_log import GopLog
 from s2vc_ray.manifest import write_part
 from s2vc_ray.passthrough import extract
 from s2vc_ray.plan import PlannedVideo, PublishedVideo, SourceFixity, is_published
-from s2vc_ray.policy import policy_digest
 from s2vc_ray.rows import JobContext, Published, gop_rows
 from s2vc_ray.sources import Source, open_media
-from s2vc_ray.staging import StagedGop, staging_key, unpack_staged
+from s2vc_ray.staging import StagedObject, staging_key, unpack_staged
 from s2vc_ray.storage import Storage, stat_source
 from s2vc_ray.storage_local import local_errors
 
 
 def commit_video(
-    video: PlannedVideo, gops: Sequence[StagedGop], job: JobContext, storage: Storage
-) -> tuple[Published, Sequence[StagedGop]]:
-    """Publish the archive of ``video``, whose GOPs ``gops`` are all staged, and describe it in the manifest.
+    video: PlannedVideo, payloads: Mapping[int, str], job: JobContext, storage: Storage
+) -> tuple[Published, GopLog]:
+    """Publish the archive of ``video``, whose GOPs are all staged, and describe it in the manifest.
 
-    When another driver publishes the same archive first, that one is described instead.
+    When another driver publishes the same archive first, that one is described instead. GOPs are read from staging one
+    at a time.
+
+    Args:
+        payloads: SHA-256 of each GOP's staged payload, by its index.
 
     Returns:
         The archive at its place, and what is known of each of its GOPs.
@@ -51,9 +55,9 @@ def commit_video(
         LargerThanSource: it takes more bytes than its source, and that was not allowed; nothing was published.
         S2vcError: the store failed.
     """
-    ordered = sorted(gops, key=lambda gop: gop.index)
+    gops = GopLog()
     try:
-        published = _publish(video, ordered, job, storage)
+        published = _publish(video, payloads, gops, job, storage)
     except ObjectMissing:
         # Staging is cleared once an archive is published: somebody else has finished this very video.
         published = None
@@ -64,29 +68,25 @@ def commit_video(
             )
         there = PublishedVideo(video.source, video.fixity, video.staging, video.source.archive_key)
         return adopt(there, job, storage)
-    _record(job, video.source, video.fixity, video.staging, published, ordered, storage)
-    return published, ordered
+    _record(job, video.source, video.fixity, video.staging, published, gops, storage)
+    return published, gops
 
 
-def adopt(video: PublishedVideo, job: JobContext, storage: Storage) -> tuple[Published, Sequence[StagedGop]]:
+def adopt(video: PublishedVideo, job: JobContext, storage: Storage) -> tuple[Published, GopLog]:
     """Describe an archive that is there but not (as far as this driver knows) in the manifest.
 
     That is what a crash between publishing and describing leaves. Measurements come from staging where it
     still holds these very payloads; otherwise the rows say that nothing was measured. The frame list is described
     where it lists the frames of this archive.
     """
-    key = video.archive
+    key, gops = video.archive, GopLog()
     with storage.open(key) as stream:
         size_and_digest = fixity(stream)
         stream.seek(0)
         reader = ArchiveReader(stream)
-        expected = _expected(reader)
-        gops = [
-            adopted_gop(record, frames, video, reader.header, storage)
-            for record, frames in zip(reader.gops(), expected, strict=True)
-        ]
-        frames = sum(gop.frames for gop in gops)
-        listed = _listed(video.source.frame_list_key, frames, storage)
+        for record, frames in zip(reader.gops(), expected_frames(reader), strict=True):
+            gops.add(adopted_gop(record, frames, video, reader.header, storage))
+        listed = _listed(video.source.frame_list_key, gops.totals.frames, storage)
         published = Published(key, size_and_digest, reader.header, reader.index, listed)
     _record(job, video.source, video.fixity, video.staging, published, gops, storage)
     return published, gops
@@ -94,20 +94,21 @@ def adopt(video: PublishedVideo, job: JobContext, storage: Storage) -> tuple[Pub
 
 def clear_staging(prefix: str, storage: Storage) -> None:
     """Remove what is staged under ``prefix``."""
-    storage.delete_many(item.key for item in list(storage.list(f"{prefix}/")))
+    storage.delete_many([item.key for item in storage.list(f"{prefix}/")])
 
 
 def _publish(
-    video: PlannedVideo, gops: Sequence[StagedGop], job: JobContext, storage: Storage
+    video: PlannedVideo, payloads: Mapping[int, str], gops: GopLog, job: JobContext, storage: Storage
 ) -> Published | None:
-    """The archive that is now in place, or None when one already was and it is not these bytes."""
-    if [gop.index for gop in gops] != list(range(len(video.specs))):
-        raise CorruptArchive(f"{video.source.uri}: {len(gops)} of {len(video.specs)} GOPs are staged")
-    if [gop.frames_expected for gop in gops] != [spec.frames for spec in video.specs]:
-        raise CorruptArchive(
-            f"{video.source.uri}: staged GOPs have other lengths than planned; delete {video.staging}/ and run the job "
-            "again"
-        )
+    """The archive that is now in place, or None when one already was and it is not these bytes.
+
+    ``gops`` is given what is known of each GOP.
+    """
+    if payloads.keys() != set(range(len(video.specs))):
+        raise CorruptArchive(f"{video.source.uri}: {len(payloads)} of {len(video.specs)} GOPs are staged")
+    interlaced = (
+        sum(one.gop.frames_interlaced for one in _staged(video, storage)) if job.config.deinterlace else None
+    )
     with (
         local_errors("write the archive in the scratch folder (TMPDIR)"),
         tempfile.TemporaryDirectory(prefix="s2vc-") as folder,
@@ -115,8 +116,8 @@ def _publish(
         path, frames = Path(folder, "archive.s2vc"), Path(folder, "frames.framemd5")
         with path.open("wb") as out, frames.open("wb") as lines:
             frame_list = FrameListWriter(lines, video.info, video.fixity.sha256)
-            records = _records(video, gops, storage, frame_list)
-            write_archive(out, _header(video, gops, job), records, _passthrough(video, job))
+            records = _records(video, payloads, gops, storage, frame_list)
+            write_archive(out, _header(video, interlaced, job), records, _passthrough(video, job))
         give_back()  # what reading the source's packets took
         with path.open("rb") as stream:
             published = verified(stream, video.source.archive_key, gops)
@@ -131,7 +132,7 @@ def _publish(
     with storage.open(published.key) as stream:
         if fixity(stream) != published.fixity:
             return None
-    listed = _listed(video.source.frame_list_key, sum(gop.frames for gop in gops), storage)
+    listed = _listed(video.source.frame_list_key, gops.totals.frames, storage)
     return replace(published, framemd5_sha256=listed)
 
 
@@ -169,11 +170,11 @@ def _listed(key: str, frames: int, storage: Storage) -> str | None:
         return fixity(stream).sha256
 
 
-def _header(video: PlannedVideo, gops: Sequence[StagedGop], job: JobContext) -> ArchiveHeader:
-    info, tags, deinterlaced = video.info, video.info.tags, None
-    if job.config.deinterlace:
-        deinterlaced = sum(gop.frames_interlaced for gop in gops)
-        tags = replace(tags, field_order="progressive") if deinterlaced else tags
+def _header(video: PlannedVideo, deinterlaced: int | None, job: JobContext) -> ArchiveHeader:
+    """``deinterlaced`` is how many frames were, None where that was not asked for."""
+    info, tags = video.info, video.info.tags
+    if deinterlaced:
+        tags = replace(tags, field_order="progressive")
     return ArchiveHeader(
         model_id=job.codec.model_id,
         weights_sha256=job.codec.weights_sha256,
@@ -215,13 +216,30 @@ def creator() -> str:
         return "s2vc-ray (not installed)"
 
 
+def _staged(video: PlannedVideo, storage: Storage) -> Iterator[StagedObject]:
+    """What is staged of each GOP, in order."""
+    for index in range(len(video.specs)):
+        key = staging_key(video.staging, index)
+        yield unpack_staged(storage.read(key), key)
+
+
 def _records(
-    video: PlannedVideo, gops: Sequence[StagedGop], storage: Storage, frame_list: FrameListWriter
+    video: PlannedVideo,
+    payloads: Mapping[int, str],
+    gops: GopLog,
+    storage: Storage,
+    frame_list: FrameListWriter,
 ) -> Iterator[GopRecord]:
-    for gop, spec in zip(gops, video.specs, strict=True):
-        staged = unpack_staged(storage.read(gop.key), gop.key)
-        if staged.gop.payload_sha256 != gop.payload_sha256:
+    for staged, spec in zip(_staged(video, storage), video.specs, strict=True):
+        gop = staged.gop
+        if gop.payload_sha256 != payloads[spec.index]:
             raise CorruptArchive(f"staged GOP {gop.key} is not the one that was measured; run the job again")
+        if (gop.index, gop.frames_expected) != (spec.index, spec.frames):
+            raise CorruptArchive(
+                f"{video.source.uri}: staged GOPs have other lengths than planned; delete {video.staging}/ and run the "
+                "job again"
+            )
+        gops.add(gop)
         frame_list.add(gop.pts, staged.digests)
         yield GopRecord(gop.index, spec.first_frame, gop.q, tuple(gop.pts), staged.payload, gop.codec)
 
@@ -232,12 +250,13 @@ def _passthrough(video: PlannedVideo, job: JobContext) -> Iterator[bytes]:
             yield from extract(media, uri=video.source.uri).chunks()
 
 
-def verified(stream: BinaryIO, key: str, gops: Sequence[StagedGop]) -> Published:
+def verified(stream: BinaryIO, key: str, gops: GopLog) -> Published:
     """Read the assembled archive back: every CRC, every GOP, and payload sizes as they were measured."""
     reader = ArchiveReader(stream)
     reader.verify()
-    held = [(entry.index, entry.frames, entry.payload_bytes) for entry in reader.index.gops]
-    if held != [(gop.index, gop.frames, gop.payload_bytes) for gop in gops]:
+    held = ((entry.index, entry.frames, entry.payload_bytes) for entry in reader.index.gops)
+    staged = ((gop.index, gop.frames, gop.payload_bytes) for gop in gops)
+    if any(one != other for one, other in zip_longest(held, staged)):
         raise CorruptArchive(f"{key}: the assembled archive does not hold the GOPs that were staged")
     stream.seek(0)
     return Published(key, fixity(stream), reader.header, reader.index)
@@ -265,60 +284,8 @@ def _record(
     known: SourceFixity,
     staging: str,
     published: Published,
-    gops: Sequence[StagedGop],
+    gops: GopLog,
     storage: Storage,
 ) -> None:
     write_part(storage, gop_rows(job, source, known, published, gops))
     clear_staging(staging, storage)
-
-
-def _expected(reader: ArchiveReader) -> list[int]:
-    """Frames that each GOP should hold, as far as an archive tells: those up to the next one's first."""
-    header, firsts = reader.header, [entry.first_frame for entry in reader.index.gops]
-    ends = [*firsts[1:], header.frames]
-    return [min(header.gop_length, end - first) for first, end in zip(firsts, ends, strict=True)]
-
-
-def adopted_gop(
-    record: GopRecord, expected: int, video: PublishedVideo, header: ArchiveHeader, storage: Storage
-) -> StagedGop:
-    """What is known of a GOP of an archive that is there: what is staged, if it is this payload, else what it says."""
-    key = staging_key(video.staging, record.index)
-    digest = hashlib.sha256(record.payload).hexdigest()
-    try:
-        staged = unpack_staged(storage.read(key), key).gop
-    except ObjectMissing:
-        staged = None
-    if staged is not None and staged.payload_sha256 == digest:
-        return staged
-    parsed = coded_gop(record, header)
-    return StagedGop(
-        video_id=video.source.video_id,
-        index=record.index,
-        key=key,
-        pts=record.pts,
-        frames_expected=expected,
-        frames_corrupt=0,
-        width=parsed.width,
-        height=parsed.height,
-        q=parsed.q,
-        payload_bytes=len(record.payload),
-        payload_sha256=digest,
-        bits_i=parsed.bits_i,
-        bits_p=parsed.bits_p,
-        metrics=(),
-        metric_policy="none",
-        verified="no",
-        model_id=header.model_id,
-        weights_sha256=header.weights_sha256,
-        device="",
-        torch="",
-        source_seconds=0.0,
-        encode_seconds=0.0,
-        decode_seconds=0.0,
-        attempts=0,
-        target=header.target,
-        codec=record.codec,
-        # Of a later version's GOPs it is not known which were coded under it.
-        policy_sha256=policy_digest(header.policy) if header.policy and header.archive_version == 1 else None,
-    )

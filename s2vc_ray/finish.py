@@ -6,10 +6,11 @@ run twice, when a node is lost behind its back: the part that was written first 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 from s2vc_ray.commit import adopt, commit_video
 from s2vc_ray.errors import ObjectExists
+from s2vc_ray.gop_log import GopLog
 from s2vc_ray.manifest import UNCODED, part_key, read_part, write_part
 from s2vc_ray.plan import ExcludedVideo, PlannedVideo, PublishedVideo, VideoFailure, failure_of
 from s2vc_ray.results import VideoResult
@@ -22,18 +23,17 @@ from s2vc_ray.rows import (
     incompleteness,
 )
 from s2vc_ray.sources import Source
-from s2vc_ray.staging import StagedGop
 from s2vc_ray.storage import Storage
 
-Done = tuple[Published, Sequence[StagedGop]]
+Done = tuple[Published, GopLog]
 """An archive at its place, and what is known of each of its GOPs."""
 
 
 def finish_coded(
-    video: PlannedVideo, gops: Sequence[StagedGop], job: JobContext, storage: Storage
+    video: PlannedVideo, payloads: Mapping[int, str], job: JobContext, storage: Storage
 ) -> VideoResult:
-    """Commit a video whose GOPs are all staged."""
-    return finish(video, lambda: commit_video(video, gops, job, storage), job, storage)
+    """Commit a video whose GOPs are all staged; ``payloads`` as in `commit_video`."""
+    return finish(video, lambda: commit_video(video, payloads, job, storage), job, storage)
 
 
 def finish_published(video: PublishedVideo, job: JobContext, storage: Storage) -> VideoResult:
@@ -107,9 +107,8 @@ def finish(
         return finish_failed(failure_of(video.source, error, video.fixity), job, storage)
     if isinstance(done, VideoResult):
         return done
-    published, gops = done
-    lacking = incompleteness(video.source, published.header, gops)
-    frames = sum(gop.frames for gop in gops)
+    published, totals = done[0], done[1].totals
+    lacking = incompleteness(video.source, published.header, totals)
     return VideoResult(
         video.source.uri,
         video.source.name,
@@ -117,12 +116,12 @@ def finish(
         archive=published.key,
         source_bytes=video.fixity.size,
         archive_bytes=published.fixity.size,
-        payload_bytes=sum(gop.payload_bytes for gop in gops),
-        frames=frames,
-        frames_lost=published.header.frames - frames,
-        gops=len(gops),
-        pixels=sum(gop.frames * gop.width * gop.height for gop in gops),
-        targets_missed=sum(gop.target_met is False for gop in gops),
+        payload_bytes=totals.payload_bytes,
+        frames=totals.frames,
+        frames_lost=published.header.frames - totals.frames,
+        gops=totals.gops,
+        pixels=totals.pixels,
+        targets_missed=totals.targets_missed,
         error_class=INCOMPLETE if lacking else None,
         error=lacking,
         notes=published.header.decisions,

@@ -5,7 +5,7 @@
 
 One thread drives it and never waits for storage: planning and finishing are tasks. Sources are listed and planned only
 as fast as the queue empties, so what the driver holds is a few GOPs for each batch that workers take, and of an open
-video what was measured of its GOPs. All state that matters is at the destination: kill the job anywhere, start it
+video the digests of what is staged. All state that matters is at the destination: kill the job anywhere, start it
 again, and it goes on.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,7 +28,6 @@ from s2vc_ray.progress import Reporter
 from s2vc_ray.results import FlowDepths, JobReport, Tally, VideoResult
 from s2vc_ray.rows import JobContext
 from s2vc_ray.sources import Source
-from s2vc_ray.staging import StagedGop
 from s2vc_ray.storage import Storage
 from s2vc_ray.tasks import TaskPool
 from s2vc_ray.values import VideoInfo
@@ -48,7 +47,8 @@ class Steps:
 
     Attributes:
         plan: source, storage, config, weights' SHA-256 and the manifest's parts → what is to be done.
-        coded, published: planned video and staged GOPs, or published video; and job, storage → how it ended.
+        coded: planned video, SHA-256 of each GOP's staged payload by its index, job, storage → how it ended.
+        published: published video, job, storage → how it ended.
     """
 
     plan: Callable[..., Plan]
@@ -73,7 +73,8 @@ class _Open:
 
     listed: _Listed
     video: PlannedVideo
-    done: dict[int, StagedGop] = field(default_factory=dict)
+    done: dict[int, str] = field(default_factory=dict)
+    """SHA-256 of the payload of each GOP that is staged."""
     failures: list[GopFailure] = field(default_factory=list)
     untried: int = 0
 
@@ -227,7 +228,9 @@ class Flow:
     def _open_video(self, listed: _Listed, video: PlannedVideo) -> None:
         source, frames = video.source, sum(spec.frames for spec in video.specs)
         self._reporter.planned(source.video_id, source.name, frames, len(video.specs), _seconds(video.info))
-        open_ = _Open(listed, video, {gop.index: gop for gop in video.staged})
+        # What is known of a GOP lies with its payload, and whoever commits the video reads it there.
+        done = {gop.index: gop.payload_sha256 for gop in video.staged}
+        open_ = _Open(listed, replace(video, staged=()), done)
         self._open[video.source.video_id] = open_
         for gop in video.staged:
             self._reporter.gop_done(gop, resumed=True)
@@ -246,7 +249,7 @@ class Flow:
             open_.untried += len(self._queue.drop(outcome.task.spec.video_id))
         else:
             open_ = self._open[outcome.video_id]
-            open_.done[outcome.index] = outcome
+            open_.done[outcome.index] = outcome.payload_sha256
             self._reporter.gop_done(outcome, resumed=False)
         self._close_if_settled(open_)
 
@@ -257,7 +260,7 @@ class Flow:
         if open_.failures:
             self._finish(open_.listed, finish_failed, _blame(video, open_.failures))
         else:
-            self._finish(open_.listed, self._steps.coded, video, list(open_.done.values()))
+            self._finish(open_.listed, self._steps.coded, video, open_.done)
 
     def _finish(self, listed: _Listed, how: Callable[..., VideoResult], *what: Any) -> None:
         end = self._tasks.submit(how, *what, self._job, self._storage)

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import Any
 
@@ -38,8 +39,8 @@ SCHEMA_VERSION = 5
 ROOT = "manifest"
 UNCODED = ("failed", "excluded")
 """``status`` of rows that describe no archive."""
-_ROW_GROUP = 4096
-"""Rows of a part that are in memory as columns."""
+_ROW_GROUP = 1024
+"""Rows of a part that are in memory."""
 
 _VIDEO_ID = re.compile(r"[0-9a-f]{16}")
 
@@ -223,19 +224,20 @@ def part_key(job: str, video_id: str) -> str:
     return f"{ROOT}/job={job}/{video_id}.parquet"
 
 
-def write_part(storage: Storage, rows: Sequence[ManifestRow]) -> str:
-    """Write the rows of one video and job as one part file, and return its key.
+def write_part(storage: Storage, rows: Iterable[ManifestRow]) -> str:
+    """Write the rows of one video and job, one at least, as one part file, and return its key.
 
     Raises:
         ObjectExists: the part was written before; parts are immutable.
     """
-    key = part_key(rows[0].job, rows[0].video_id)
+    left = iter(rows)
+    first = next(left)
+    key, left = part_key(first.job, first.video_id), chain([first], left)
     sink = io.BytesIO()
     # The folder says the job, so the file must not: pyarrow, and pandas through it, refuse a column told twice.
     schema = SCHEMA.remove(SCHEMA.get_field_index("job"))
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-        for at in range(0, len(rows), _ROW_GROUP):
-            some = rows[at : at + _ROW_GROUP]
+        while some := list(islice(left, _ROW_GROUP)):
             # Column by column: rows as dictionaries take 4 kB each, and a long video has many.
             columns = [pa.array([getattr(row, field.name) for row in some], field.type) for field in schema]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))

@@ -6,7 +6,6 @@ again, publish it if nothing is there yet, write the manifest part, and only the
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,19 +13,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from s2vc_ray.archive import ArchiveReader, GopRecord, write_archive
-from s2vc_ray.commit import adopted_gop, check_smaller, check_unchanged, clear_staging, creator, verified
+from s2vc_ray.adopted import adopted_gop, unmeasured
+from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord, write_archive
+from s2vc_ray.commit import check_smaller, check_unchanged, clear_staging, creator, verified
 from s2vc_ray.errors import CorruptArchive, ObjectMissing, SourceError
 from s2vc_ray.finish import Done, finish, skipped
 from s2vc_ray.fixity import fixity
 from s2vc_ray.framemd5 import read_frame_list
+from s2vc_ray.gop_log import GopLog
 from s2vc_ray.manifest import ManifestRow, write_part
 from s2vc_ray.plan import PlannedVideo, PublishedVideo, SourceFixity
 from s2vc_ray.reencode_plan import is_made
 from s2vc_ray.results import VideoResult
 from s2vc_ray.revision import Revision
 from s2vc_ray.rows import JobContext, Published, gop_rows
-from s2vc_ray.staging import StagedGop, unpack_staged
+from s2vc_ray.staging import StagedGop, staging_key, unpack_staged
 from s2vc_ray.storage import Storage
 from s2vc_ray.storage_local import local_errors
 from s2vc_ray.values import FrameDigest
@@ -53,10 +54,10 @@ _OF_THE_ARCHIVE = (
 
 
 def finish_revision(
-    video: PlannedVideo, gops: Sequence[StagedGop], job: JobContext, storage: Storage
+    video: PlannedVideo, payloads: Mapping[int, str], job: JobContext, storage: Storage
 ) -> VideoResult:
-    """Commit a revision whose GOPs are all staged."""
-    return finish(video, lambda: commit_revision(video, gops, job, storage), job, storage)
+    """Commit a revision whose GOPs are all staged; ``payloads`` as in `commit_revision`."""
+    return finish(video, lambda: commit_revision(video, payloads, job, storage), job, storage)
 
 
 def finish_made(video: PublishedVideo, job: JobContext, storage: Storage) -> VideoResult:
@@ -65,12 +66,15 @@ def finish_made(video: PublishedVideo, job: JobContext, storage: Storage) -> Vid
 
 
 def commit_revision(
-    video: PlannedVideo, gops: Sequence[StagedGop], job: JobContext, storage: Storage
+    video: PlannedVideo, payloads: Mapping[int, str], job: JobContext, storage: Storage
 ) -> Done | VideoResult:
     """Publish the new version of an archive and describe it in the manifest.
 
     When another driver publishes the same version first, that one is described instead; when all payloads are the old
     ones, nothing is made.
+
+    Args:
+        payloads: SHA-256 of the staged payload of each GOP that was coded again, by its index.
 
     Raises:
         SourceError: the source changed since it was planned, or its frames are not those that were compressed.
@@ -78,16 +82,16 @@ def commit_revision(
         CorruptArchive: the old archive is not what the manifest says, or the new one did not pass.
         S2vcError: the store failed.
     """
-    revision, new = _revision(video), {gop.index: gop for gop in gops}
+    revision = _revision(video)
     rows = revision.rows(storage)
-    if sorted(new) != list(revision.gops):
-        raise CorruptArchive(f"{revision.uri}: {len(new)} of {len(revision.gops)} GOPs are staged")
-    if all(gop.payload_sha256 == rows[index].payload_sha256 for index, gop in new.items()):
+    if sorted(payloads) != list(revision.gops):
+        raise CorruptArchive(f"{revision.uri}: {len(payloads)} of {len(revision.gops)} GOPs are staged")
+    if all(payload == rows[index].payload_sha256 for index, payload in payloads.items()):
         clear_staging(video.staging, storage)
         return skipped(PublishedVideo(revision, video.fixity, video.staging, revision.base))
     there = PublishedVideo(revision, _as_told(video, rows), video.staging, revision.archive_key)
     try:
-        done = _publish(video, rows, new, job, storage)
+        done = _publish(video, rows, payloads, job, storage)
     except ObjectMissing:
         # Staging is cleared once an archive is published: somebody else has made this very version.
         done = None
@@ -106,17 +110,16 @@ def adopt_revision(video: PublishedVideo, job: JobContext, storage: Storage) -> 
     their rows say that nothing was measured.
     """
     revision = _revision(video)
-    rows = revision.rows(storage)
+    rows, gops, again = revision.rows(storage), GopLog(), frozenset(revision.gops)
     with storage.open(video.archive) as stream:
         size_and_digest = fixity(stream)
         stream.seek(0)
         reader = ArchiveReader(stream)
-        gops = [
-            adopted_gop(record, row.frames_expected or 0, video, reader.header, storage)
-            if record.index in revision.gops
-            else _copied(record, row, revision)
-            for record, row in zip(reader.gops(), rows, strict=True)
-        ]
+        for record, row in zip(reader.gops(), rows, strict=True):
+            if record.index in again:
+                gops.add(adopted_gop(record, row.frames_expected or 0, video, reader.header, storage))
+            else:
+                gops.add(_copied(record, row, revision, reader.header))
         published = Published(
             video.archive, size_and_digest, reader.header, reader.index, rows[0].framemd5_sha256
         )
@@ -127,7 +130,7 @@ def adopt_revision(video: PublishedVideo, job: JobContext, storage: Storage) -> 
 def _publish(
     video: PlannedVideo,
     rows: Sequence[ManifestRow],
-    new: Mapping[int, StagedGop],
+    payloads: Mapping[int, str],
     job: JobContext,
     storage: Storage,
 ) -> Done | None:
@@ -151,9 +154,11 @@ def _publish(
             replaces=revision.base_sha256,
             revision=revision.digest(job.config_hash),
         )
-        gops: list[StagedGop] = []
+        gops = GopLog()
         with path.open("wb") as out:
-            write_archive(out, header, _records(video, base, new, rows, storage, gops), base.passthrough())
+            write_archive(
+                out, header, _records(video, base, payloads, rows, storage, gops), base.passthrough()
+            )
         with path.open("rb") as made:
             published = verified(made, revision.archive_key, gops)
         published = replace(published, framemd5_sha256=rows[0].framemd5_sha256)
@@ -170,70 +175,47 @@ def _publish(
 def _records(
     video: PlannedVideo,
     base: ArchiveReader,
-    new: Mapping[int, StagedGop],
+    payloads: Mapping[int, str],
     rows: Sequence[ManifestRow],
     storage: Storage,
-    known: list[StagedGop],
+    gops: GopLog,
 ) -> Iterator[GopRecord]:
     """The records of the new archive: the old ones, but for the payloads of those that were coded again.
 
-    ``known`` is given what is known of each.
+    ``gops`` is given what is known of each.
     """
     listed = _listed(_revision(video), rows, storage)
     for record, row in zip(base.gops(), rows, strict=True):
-        gop = new.get(record.index) or _copied(record, row, _revision(video))
-        known.append(gop)
-        if gop.index not in new:
+        if record.index not in payloads:
+            gops.add(_copied(record, row, _revision(video), base.header))
             yield record
             continue
-        staged = unpack_staged(storage.read(gop.key), gop.key)
-        if staged.gop.payload_sha256 != gop.payload_sha256:
-            raise CorruptArchive(f"staged GOP {gop.key} is not the one that was measured; run the job again")
+        key = staging_key(video.staging, record.index)
+        staged = unpack_staged(storage.read(key), key)
+        gop = staged.gop
+        if gop.payload_sha256 != payloads[record.index]:
+            raise CorruptArchive(f"staged GOP {key} is not the one that was measured; run the job again")
         if tuple(gop.pts) != record.pts or staged.digests != listed.get(gop.index, staged.digests):
             raise SourceError(
                 f"{video.specs[0].source_uri}: the frames of GOP {gop.index} decode otherwise than when they were "
                 f"compressed; nothing was changed: use the version that made the archive ({base.header.creator})"
             )
+        gops.add(gop)
         yield replace(record, q=gop.q, payload=staged.payload, codec=gop.codec)
 
 
-def _copied(record: GopRecord, row: ManifestRow, revision: Revision) -> StagedGop:
+def _copied(record: GopRecord, row: ManifestRow, revision: Revision, header: ArchiveHeader) -> StagedGop:
     """What is known of a GOP that is copied.
 
     Raises:
         CorruptArchive: its payload is not what the manifest says.
     """
-    if hashlib.sha256(record.payload).hexdigest() != row.payload_sha256 or record.index != row.gop_index:
+    gop = unmeasured(record, header, video_id=row.video_id, expected=row.frames_expected or 0)
+    if (gop.payload_sha256, gop.index) != (row.payload_sha256, row.gop_index):
         raise CorruptArchive(
             f"{revision.base}: GOP {record.index} is not the one that the manifest describes"
         )
-    return StagedGop(
-        video_id=row.video_id,
-        index=record.index,
-        key="",
-        pts=record.pts,
-        frames_expected=row.frames_expected or 0,
-        frames_corrupt=row.frames_corrupt or 0,
-        width=row.width or 0,
-        height=row.height or 0,
-        q=record.q,
-        payload_bytes=len(record.payload),
-        payload_sha256=row.payload_sha256,
-        bits_i=row.bits_i or 0,
-        bits_p=row.bits_p or 0,
-        metrics=(),
-        metric_policy="none",
-        verified="no",
-        model_id=row.model_id or "",
-        weights_sha256=row.weights_sha256 or "",
-        device="",
-        torch="",
-        source_seconds=0.0,
-        encode_seconds=0.0,
-        decode_seconds=0.0,
-        attempts=0,
-        codec=record.codec,
-    )
+    return replace(gop, frames_corrupt=row.frames_corrupt or 0)
 
 
 def _listed(
@@ -264,10 +246,10 @@ def _record(
     published, gops = done
     made = gop_rows(job, video.source, video.fixity, published, gops)
     again = frozenset(_revision(video).gops)
-    described = [
+    described = (
         fresh if fresh.gop_index in again else _carried(old, fresh)
         for old, fresh in zip(rows, made, strict=True)
-    ]
+    )
     write_part(storage, described)
     clear_staging(video.staging, storage)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from fractions import Fraction
@@ -14,6 +14,7 @@ from s2vc_ray.config import JobConfig
 from s2vc_ray.executor import CodecIdentity
 from s2vc_ray.fixity import Fixity
 from s2vc_ray.gop_decoder import AV1
+from s2vc_ray.gop_log import GopLog, GopTotals
 from s2vc_ray.manifest import ManifestRow
 from s2vc_ray.plan import ExcludedVideo, SourceFixity, VideoFailure
 from s2vc_ray.risk import Risk
@@ -64,13 +65,11 @@ class Published:
 
 
 def gop_rows(
-    job: JobContext, source: Source, known: SourceFixity, archive: Published, gops: Sequence[StagedGop]
-) -> list[ManifestRow]:
+    job: JobContext, source: Source, known: SourceFixity, archive: Published, gops: GopLog
+) -> Iterator[ManifestRow]:
     """One row per GOP, in the archive's order; ``gops`` describe the archive's records one to one."""
     header, entries = archive.header, archive.index.gops
-    ends = [later.first_pts for later in entries[1:]]
-    ends.append(gops[-1].pts[-1] + (header.last_duration or _usual_step(header, gops[-1])))
-    lacking = incompleteness(source, header, gops)
+    lacking = incompleteness(source, header, gops.totals)
     base = replace(
         _base(job, source, known, "partial" if lacking else "ok"),
         frames_declared=header.frames,
@@ -83,8 +82,8 @@ def gop_rows(
         error_class=INCOMPLETE if lacking else None,
         error=_text(lacking) if lacking else None,
     )
-    rows = []
-    for gop, entry, end in zip(gops, entries, ends, strict=True):
+    for gop, entry, later in zip(gops, entries, [*entries[1:], None], strict=True):
+        end = later.first_pts if later else gop.pts[-1] + (header.last_duration or _usual_step(header, gop))
         seconds = float((end - gop.pts[0]) * header.time_base)
         metrics: dict[str, Any] = {
             f"{m.name}_{kind}": value
@@ -96,66 +95,65 @@ def gop_rows(
                 ("worst_frame", m.worst_frame),
             )
         }
-        rows.append(
-            replace(
-                base,
-                archive=archive.key,
-                archive_bytes=archive.fixity.size,
-                archive_sha256=archive.fixity.sha256,
-                gop_index=gop.index,
-                frames_expected=gop.frames_expected,
-                frames_encoded=gop.frames,
-                frames_corrupt=gop.frames_corrupt,
-                pts_first=gop.pts[0],
-                pts_last=gop.pts[-1],
-                time_base_num=header.time_base.numerator,
-                time_base_den=header.time_base.denominator,
-                width=gop.width,
-                height=gop.height,
-                payload_offset=entry.payload_offset,
-                payload_bytes=gop.payload_bytes,
-                payload_sha256=gop.payload_sha256,
-                bits_i=gop.bits_i,
-                bits_p=gop.bits_p,
-                bpp=gop.bpp,
-                kbps=8 * gop.payload_bytes / seconds / 1000 if seconds > 0 else None,
-                q=gop.q if gop.codec != AV1 else None,
-                crf=gop.q if gop.codec == AV1 else None,
-                codec=gop.codec,
-                target=gop.target or None,
-                target_value=gop.target_value,
-                target_met=gop.target_met,
-                probes=gop.probes if gop.target_met is not None else None,
-                policy_sha256=gop.policy_sha256,
-                policy_rule=gop.policy_rule,
-                **metrics,
-                **_risk(gop.risk),
-                metric_policy=gop.metric_policy,
-                metric_frames=max((metric.frames for metric in gop.metrics), default=0),
-                verify="decoded" if gop.verified == "decoded" else "crc",
-                model_id=gop.model_id,
-                weights_sha256=gop.weights_sha256,
-                preset=header.preset,
-                device=gop.device,
-                torch=gop.torch,
-                source_seconds=gop.source_seconds,
-                encode_seconds=gop.encode_seconds,
-                decode_seconds=gop.decode_seconds,
-                attempts=gop.attempts,
-            )
+        yield replace(
+            base,
+            archive=archive.key,
+            archive_bytes=archive.fixity.size,
+            archive_sha256=archive.fixity.sha256,
+            gop_index=gop.index,
+            frames_expected=gop.frames_expected,
+            frames_encoded=gop.frames,
+            frames_corrupt=gop.frames_corrupt,
+            pts_first=gop.pts[0],
+            pts_last=gop.pts[-1],
+            time_base_num=header.time_base.numerator,
+            time_base_den=header.time_base.denominator,
+            width=gop.width,
+            height=gop.height,
+            payload_offset=entry.payload_offset,
+            payload_bytes=gop.payload_bytes,
+            payload_sha256=gop.payload_sha256,
+            bits_i=gop.bits_i,
+            bits_p=gop.bits_p,
+            bpp=gop.bpp,
+            kbps=8 * gop.payload_bytes / seconds / 1000 if seconds > 0 else None,
+            q=gop.q if gop.codec != AV1 else None,
+            crf=gop.q if gop.codec == AV1 else None,
+            codec=gop.codec,
+            target=gop.target or None,
+            target_value=gop.target_value,
+            target_met=gop.target_met,
+            probes=gop.probes if gop.target_met is not None else None,
+            policy_sha256=gop.policy_sha256,
+            policy_rule=gop.policy_rule,
+            **metrics,
+            **_risk(gop.risk),
+            metric_policy=gop.metric_policy,
+            metric_frames=max((metric.frames for metric in gop.metrics), default=0),
+            verify="decoded" if gop.verified == "decoded" else "crc",
+            model_id=gop.model_id,
+            weights_sha256=gop.weights_sha256,
+            preset=header.preset,
+            device=gop.device,
+            torch=gop.torch,
+            source_seconds=gop.source_seconds,
+            encode_seconds=gop.encode_seconds,
+            decode_seconds=gop.decode_seconds,
+            attempts=gop.attempts,
         )
-    return rows
 
 
 def _risk(risk: Risk | None) -> dict[str, Any]:
     return asdict(risk) if risk else {}
 
 
-def incompleteness(source: Source, header: ArchiveHeader, gops: Sequence[StagedGop]) -> str | None:
-    """What the archive lacks of a truncated or damaged source, in one sentence; None when it lacks nothing."""
-    there = sum(gop.frames_expected for gop in gops)
-    unreadable = there - sum(gop.frames for gop in gops)
-    corrupt = sum(gop.frames_corrupt for gop in gops)
+def incompleteness(source: Source, header: ArchiveHeader, totals: GopTotals) -> str | None:
+    """What the archive lacks of a truncated or damaged source, in one sentence; None when it lacks nothing.
+
+    ``totals`` are of all its GOPs.
+    """
+    there, corrupt = totals.frames_expected, totals.frames_corrupt
+    unreadable = there - totals.frames
     said = []
     if header.frames > there:
         said.append(f"its header announces {header.frames} frames and {there} are there")

@@ -4,8 +4,8 @@ Workers put it, the commit reads it back, and a resumed job finds it by listing:
 there whole or not at all. Key: ``_s2vc/staging/<video id>/<fingerprint>/<gop>.gop``. The fingerprint names
 the source's bytes, what decides the payload's bytes (`JobConfig.config_hash`) and what was measured, so a
 staged GOP is never taken for another. Layout: ``magic | u32 length of JSON | u32 CRC-32C of JSON | JSON |
-payload``, little-endian. The frames' digests are in the JSON but not in `StagedGop`: a driver holds one of each
-GOP of its open videos. Knows nothing of Ray, torch or archives.
+payload``, little-endian. The frames' digests are in the JSON but not in `StagedGop`. Knows nothing of Ray, torch or
+archives.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from s2vc_ray.config import MetricPolicy
 from s2vc_ray.errors import StorageError
@@ -136,12 +137,26 @@ def staging_key(prefix: str, index: int) -> str:
     return f"{prefix}/{index:06d}.gop"
 
 
+def gop_fields(gop: StagedGop) -> dict[str, Any]:
+    """``gop`` as JSON has it."""
+    return {**asdict(gop), "pts": [*gop.pts]}
+
+
+def gop_of(fields: Mapping[str, Any]) -> StagedGop:
+    """The inverse of `gop_fields`; what an older version did not know has its default.
+
+    Raises:
+        ValueError, TypeError, KeyError, OverflowError: they are not what that makes.
+    """
+    metrics = tuple(Metric(**metric) for metric in fields["metrics"])
+    risk = Risk(**fields["risk"]) if fields.get("risk") else None
+    return StagedGop(**{**fields, "pts": Times(fields["pts"]), "metrics": metrics, "risk": risk})
+
+
 def pack_staged(staged: StagedObject) -> bytes:
     """The staged object's bytes."""
     digests = [[one.size, one.md5] for one in staged.digests]
-    head = json.dumps(
-        {**asdict(staged.gop), "pts": [*staged.gop.pts], "digests": digests}, separators=(",", ":")
-    ).encode()
+    head = json.dumps({**gop_fields(staged.gop), "digests": digests}, separators=(",", ":")).encode()
     return b"".join((_MAGIC, _HEAD.pack(len(head), crc32c(head)), head, staged.payload))
 
 
@@ -161,9 +176,7 @@ def unpack_staged(data: bytes, key: str) -> StagedObject:
     try:
         fields = json.loads(head)
         digests = tuple(FrameDigest(size, md5) for size, md5 in fields.pop("digests"))
-        metrics = tuple(Metric(**metric) for metric in fields.pop("metrics"))
-        risk = Risk(**fields.pop("risk")) if fields.get("risk") else None
-        gop = StagedGop(**{**fields, "pts": Times(fields["pts"]), "metrics": metrics, "risk": risk})
+        gop = gop_of(fields)
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise StorageError(
             f"staged GOP {key} has an unreadable header: delete it and run the job again"

@@ -27,7 +27,7 @@ from s2vc_ray.plan import PlannedVideo, PublishedVideo, VideoFailure, plan_video
 from s2vc_ray.rows import JobContext
 from s2vc_ray.shots import ShotsGop
 from s2vc_ray.sources import Source
-from s2vc_ray.staging import StagedGop
+from s2vc_ray.staging import StagedGop, pack_staged, unpack_staged
 from s2vc_ray.storage import Storage, open_storage
 from s2vc_ray.verify import verify
 from s2vc_ray.verify_archive import VerifyOptions
@@ -171,9 +171,12 @@ def test_gops_of_another_plan_are_never_put_together(clips: Path, tmp_path: Path
     storage = open_storage(str(tmp_path / "out"))
     video = planned(clips, tmp_path / "out")
     gops = stage(video, storage)
-    other = [replace(gops[0], frames_expected=8), *gops[1:]]
+    staged = unpack_staged(storage.read(gops[0].key), gops[0].key)
+    other = replace(staged, gop=replace(gops[0], frames_expected=8))
+    storage.put(gops[0].key, pack_staged(other), overwrite=True)
+    payloads = {gop.index: gop.payload_sha256 for gop in gops}
     with pytest.raises(CorruptArchive, match="other lengths than planned"):
-        commit_video(video, other, JobContext("j1", WHEN, CUTS, CODEC), storage)
+        commit_video(video, payloads, JobContext("j1", WHEN, CUTS, CODEC), storage)
     assert storage.stat("cuts.mp4.s2vc") is None
 
 

@@ -28,7 +28,7 @@ from s2vc_ray.results import JobReport, VideoResult
 from s2vc_ray.revision import Revision
 from s2vc_ray.rows import JobContext
 from s2vc_ray.sources import iter_sources
-from s2vc_ray.staging import StagedGop
+from s2vc_ray.staging import StagedGop, staging_key
 from s2vc_ray.status import status
 from s2vc_ray.storage import Storage, open_storage
 from s2vc_ray.survey import BAG
@@ -190,10 +190,11 @@ def chosen(storage: Storage, where: str = WHERE) -> Revision:
     return revision
 
 
-def stage(video: PlannedVideo, storage: Storage) -> list[StagedGop]:
+def stage(video: PlannedVideo, storage: Storage) -> dict[int, str]:
+    """SHA-256 of what is staged of each GOP."""
     coder = worker.Worker(storage.uri, AGAIN, load_codec=load_fake)
     outcomes = coder.encode(GopBatch(tuple(GopTask(spec, video.staging) for spec in video.specs))).outcomes
-    return [outcome for outcome in outcomes if isinstance(outcome, StagedGop)]
+    return {gop.index: gop.payload_sha256 for gop in outcomes if isinstance(gop, StagedGop)}
 
 
 def job(name: str) -> JobContext:
@@ -270,7 +271,7 @@ def readers(storage: Storage) -> Iterator[ArchiveReader]:
 def test_a_lost_staged_gop_publishes_nothing(compressed: Storage) -> None:
     video = planned(compressed)
     gops = stage(video, compressed)
-    compressed.delete(gops[0].key)
+    compressed.delete(staging_key(video.staging, 1))
     with pytest.raises(Exception, match="vanished"):
         commit_revision(video, gops, job("j1"), compressed)
     assert [reader.header.archive_version for reader in readers(compressed)] == [1]
