@@ -22,7 +22,7 @@ from s2vc_ray.storage import Storage, open_storage
 
 TABLES = {"video": "videos", "job": "jobs", "gop": "chosen"}
 """What an audit can list, and the table that it is."""
-GOP_NOTES = ("codec", "target", "target_met", "probes")
+GOP_NOTES = ("codec", "target", "target_met", "probes", "policy_rule")
 """Columns of ``gops`` that say how a GOP came to be, told where there are any; older manifests lack some."""
 PLACES = {"face_worst": "faces", "text_worst": "text", "tile_worst": "any tile"}
 """Columns of the worst place of a GOP, and what it is a place of; see `s2vc_ray.risk`."""

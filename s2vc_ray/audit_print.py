@@ -185,7 +185,7 @@ def _policy(policy: dict[str, Any], console: Console) -> None:
         console.print(f"{told}; no job tells what it says")
         return
     lacking = policy["gops"] - policy["conforming"] - policy["unknown"]
-    unknown = f", {policy['unknown']} were not measured" if policy["unknown"] else ""
+    unknown = f", not measured: {policy['unknown']}" if policy["unknown"] else ""
     console.print(f"{told}, {policy['conforming']} conform, {lacking} do not{unknown}")
     _rows(rules_of(policy), list(policy["rules"][0]), console)
     _section("GOPs that do not conform", policy["misses"], console)

@@ -112,7 +112,15 @@ def _excluded(tables: AuditTables, policy: Policy) -> Iterator[str]:
 def _told(tables: AuditTables, sha256: str, limit: int) -> dict[str, Any]:
     policy = _policy(tables, sha256)
     if policy is None:
-        return {"text": None, "words": [], "conforming": None, "unknown": None, "rules": [], "misses": []}
+        return {
+            "text": None,
+            "figure": None,
+            "words": [],
+            "conforming": None,
+            "unknown": None,
+            "rules": [],
+            "misses": [],
+        }
     column = measured(policy.floor)
     table = (
         f"(SELECT *, {conformance(policy)} AS verdict FROM chosen "  # noqa: S608
@@ -131,9 +139,9 @@ def _told(tables: AuditTables, sha256: str, limit: int) -> dict[str, Any]:
     misses = _rows(
         tables,
         f"""
-        SELECT source_name, gop_index, pts_seconds - begins AS at, rule, codec, floor, {column}, verdict FROM (
+        SELECT source_name, gop_index, pts_seconds - begins AS at, rule, codec, floor, value, verdict FROM (
             SELECT job, video_id, gop_index, pts_seconds, coalesce(policy_rule, '') AS rule, codec,
-                target_value AS floor, {column}, verdict
+                target_value AS floor, CASE WHEN isfinite({column}) THEN {column} END AS value, verdict
             FROM {table} WHERE verdict NOT IN ('{CONFORMS}', '{UNKNOWN}')
             ORDER BY source_name, video_id, gop_index LIMIT {limit or 1_000_000}
         ) JOIN words USING (job, video_id) ORDER BY source_name, video_id, gop_index
@@ -141,6 +149,7 @@ def _told(tables: AuditTables, sha256: str, limit: int) -> dict[str, Any]:
     )
     return {
         "text": policy.text,
+        "figure": column,
         "words": list(in_words(policy)),
         "conforming": sum(row["conforming"] for row in rules),
         "unknown": sum(row["unknown"] for row in rules),

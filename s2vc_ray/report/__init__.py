@@ -20,9 +20,11 @@ from s2vc_ray.audit import (
     plain_rows,
     report_of,
 )
+from s2vc_ray.audit_print import rules_of
 from s2vc_ray.audit_tables import AuditTables, open_tables
 from s2vc_ray.lanes import CodecLoader, load_s2vc
 from s2vc_ray.manifest import QUALITY
+from s2vc_ray.policy import policy_digest
 from s2vc_ray.report import page
 from s2vc_ray.report.data import TIMELINES, Histogram, ReportData, report_data
 from s2vc_ray.report.stills import SIDE, StillOptions, StillPair, Wanted, choose, take_stills
@@ -41,7 +43,8 @@ LABELS = {
 _VIDEO = (
     *("source_name", "status", "gops", "frames", "seconds", "source_bytes", "archive_bytes", "ratio"),
     *("bpp", "kbps", "q_min", "q_max", "encode_fps", "job", "later_job"),
-    *("codec", "target", "targets_missed", "probes"),
+    *("codec", "target", "targets_missed", "probes", "policy_rule"),
+    *("face_worst", "text_worst", "tile_worst", "faces", "text_density"),
 )
 
 
@@ -109,6 +112,9 @@ def _page(report: AuditReport, data: ReportData, pairs: Sequence[StillPair], now
         "deviations": OUTLIER_DEVIATIONS,
         "provenance": report.provenance,
         "verification": report.verification,
+        "guards": data.guards,
+        "policies": [{**one, "rules": rules_of(one)} for one in report.policies],
+        "excluded": report.excluded,
         "codecs": data.codecs,
         "targets": data.targets,
         "settings": _settings(data.configs),
@@ -118,7 +124,7 @@ def _page(report: AuditReport, data: ReportData, pairs: Sequence[StillPair], now
         "side": SIDE,
         "shown": len(data.videos),
         "total": data.videos_total,
-        "coded": data.videos_total - report.totals["failed"],
+        "coded": data.videos_total - report.totals["failed"] - report.totals["excluded"],
         "timelines": len(data.timelines),
         "timelines_most": TIMELINES,
         "points": len(data.gops),
@@ -178,14 +184,16 @@ def _settings(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     names = sorted({name for one in configs for name in one["config"]})
     rows = []
     for name in names:
-        told = [_told(one["config"].get(name)) for one in configs]
+        told = [_told(name, one["config"].get(name)) for one in configs]
         rows.append({"name": name, "values": told, "differ": len(set(told)) > 1})
     return rows
 
 
-def _told(value: Any) -> str:
+def _told(name: str, value: Any) -> str:
     if value is None:
         return "–"
+    if name == "policy" and isinstance(value, str):
+        return policy_digest(value)[:12]
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from s2vc_ray.audit import GOP_NOTES, AuditReport, plain_rows
+from s2vc_ray.audit import GOP_NOTES, PLACES, AuditReport, plain_rows
 from s2vc_ray.audit_tables import AuditTables
 from s2vc_ray.manifest import QUALITY
 
@@ -57,6 +57,8 @@ class ReportData:
         timelines: by place in ``videos``: columns of points, and of how many GOPs a point is.
         gops: (place in ``videos``, GOP, bpp, q, then each metric's mean) of GOPs of these videos.
         gops_total: how many GOPs there are.
+        guards: for each of `PLACES` that any GOP has, how many have it, the value that 95 % of them are better than,
+            and the worst.
         codecs: GOPs and payload bytes of each codec.
         targets: GOPs that met their target, and that did not; None where there were none.
         configs: options of the jobs, the most used first; ``configs_total`` of them there are.
@@ -69,6 +71,7 @@ class ReportData:
     gops: list[list[Any]] = field(default_factory=list)
     gops_total: int = 0
     histograms: list[Histogram] = field(default_factory=list)
+    guards: list[dict[str, Any]] = field(default_factory=list)
     codecs: list[dict[str, Any]] = field(default_factory=list)
     targets: tuple[int, int] | None = None
     configs: list[dict[str, Any]] = field(default_factory=list)
@@ -94,6 +97,7 @@ def report_data(tables: AuditTables, report: AuditReport) -> ReportData:
     data.timelines = _timelines(tables, places)
     data.gops = _gops(tables, places)
     data.histograms = list(_histograms(tables))
+    data.guards = _guards(tables)
     data.codecs = plain_rows(
         tables,
         "SELECT codec, count(*) AS gops, sum(payload_bytes)::BIGINT AS payload_bytes FROM chosen "
@@ -148,22 +152,42 @@ def _picked(metrics: Iterable[str], most: int) -> str:
 def _add_notes(
     tables: AuditTables, data: ReportData, places: dict[tuple[str, str], int], notes: Sequence[str]
 ) -> None:
-    """What a video's GOPs say where they say it: codecs, targets, how many of those were missed, probes."""
+    """What a video's GOPs say where they say it: codecs, targets, how many of those were missed, probes, rules; and its
+    worst places."""
     said = {
         "codec": "string_agg(DISTINCT codec, ', ' ORDER BY codec) AS codec",
         "target": "string_agg(DISTINCT target::VARCHAR, ', ' ORDER BY target::VARCHAR) AS target",
         "target_met": "CASE WHEN count(target_met) > 0 THEN count(*) FILTER (WHERE NOT target_met) END "
         "AS targets_missed",
         "probes": "sum(probes)::BIGINT AS probes",
+        "policy_rule": "string_agg(DISTINCT policy_rule, ', ' ORDER BY policy_rule) AS policy_rule",
     }
-    if not notes:
-        return
+    worst = [f"min({name}) AS {name}" for name in PLACES]
+    most = ["max(faces) AS faces", "max(text_density) AS text_density"]
     query = f"""
-        SELECT job, video_id, {", ".join(said[name] for name in notes)}
+        SELECT job, video_id, {", ".join([*(said[name] for name in notes), *worst, *most])}
         FROM chosen SEMI JOIN ({_picked(data.metrics, VIDEOS)}) USING (job, video_id) GROUP BY job, video_id
     """  # noqa: S608
     for row in plain_rows(tables, query):
         data.videos[places[row.pop("job"), row.pop("video_id")]].update(row)
+
+
+def _guards(tables: AuditTables) -> list[dict[str, Any]]:
+    figures = ", ".join(
+        f"count({name}) AS {name}_gops, quantile_cont({name}, 0.05) AS {name}_p5, min({name}) AS {name}_low"
+        for name in PLACES
+    )
+    (found,) = plain_rows(tables, f"SELECT {figures} FROM chosen")  # noqa: S608
+    return [
+        {
+            "place": place,
+            "gops": found[f"{name}_gops"],
+            "p5": found[f"{name}_p5"],
+            "worst": found[f"{name}_low"],
+        }
+        for name, place in PLACES.items()
+        if found[f"{name}_gops"]
+    ]
 
 
 def _timelines(tables: AuditTables, places: dict[tuple[str, str], int]) -> dict[int, dict[str, Any]]:

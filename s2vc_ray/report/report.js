@@ -14,7 +14,7 @@
   const TITLES = {
     source_name: "Video", status: "Status", gops: "GOPs", frames: "Frames", seconds: "Duration", source_bytes: "Source",
     archive_bytes: "Archive", ratio: "Ratio", bpp: "bpp", kbps: "kbit/s", encode_fps: "Encode fps", codec: "Codec",
-    target: "Target", targets_missed: "Targets missed", target_met: "Met", probes: "Probes", gop_index: "GOP", at: "At", q: "q",
+    target: "Target", targets_missed: "Targets missed", target_met: "Met", probes: "Probes", policy_rule: "Rule", gop_index: "GOP", at: "At", q: "q",
     text_worst: "Worst text (SSIM)", face_worst: "Worst face (SSIM)", tile_worst: "Worst tile (SSIM)", text_density: "Text density", faces: "Faces",
     tile_worst_frame: "Tile in frame", tile_worst_x: "Tile x", tile_worst_y: "Tile y",
   };

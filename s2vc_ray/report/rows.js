@@ -4,8 +4,8 @@
 function makeRows(page) {
   const { data, state, videos, get, title, matches, choose, update, $ } = page;
 
-  const FIGURES = /^(?!source_name|status|codec|target$|target_met|job)/;
-  const WIDE = new Set(["frames", "gops", "source_bytes", "kbps", "encode_fps", "q_min", "q_max", "codec", "target", "probes"]);
+  const FIGURES = /^(?!source_name|status|codec|target$|target_met|policy_rule|job)/;
+  const WIDE = new Set(["frames", "gops", "source_bytes", "kbps", "encode_fps", "q_min", "q_max", "codec", "target", "probes", "policy_rule", "text_density", "faces"]);
 
   function cell(name, value, kind = "td") {
     const made = element(kind, { class: (FIGURES.test(name) ? "n" : "") + (WIDE.has(name) ? " wide" : "") });

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,14 @@ import pytest
 from s2vc_ray.audit import AuditOptions, AuditReport, audit
 from s2vc_ray.cli import main
 from s2vc_ray.errors import ConfigError
+from s2vc_ray.manifest import write_part
 from s2vc_ray.policy import Policy, policy_digest
 from s2vc_ray.policy_file import parse_policy
+from s2vc_ray.report import html_report
+from s2vc_ray.report.stills import StillOptions
 from s2vc_ray.storage import Storage, open_storage
-from tests.audited import video
+from tests.audited import row, video
+from tests.fakes import load_fake
 
 TEXT = """
 floor = "psnr=25"
@@ -180,6 +186,33 @@ def test_a_text_is_read_back() -> None:
     assert Policy.from_text(POLICY.text) == Policy(POLICY.floor, POLICY.fallback, POLICY.rules)
 
 
+def page(storage: Storage) -> str:
+    html, _ = html_report(storage, AuditOptions(), StillOptions(count=0, model="fake"), load_codec=load_fake)
+    return html.decode()
+
+
+def test_the_page_shows_it(storage: Storage) -> None:
+    video(storage, "plain.mp4", [{"tile_worst": 0.5, "face_worst": 0.25}])
+    html = page(storage)
+    assert 'id="policy"' not in html
+    assert "#policy" not in html
+    assert '<td class="n">0.2500</td>' in html
+    name = "<script>alert(1)</script>.mp4"
+    video(storage, name, [{**MADE, "psnr_worst": float("nan")}, {**MADE, "policy_rule": "<b>"}, MADE])
+    told = row("x.mp4", status="failed")
+    write_part(storage, [replace(told, status="excluded", error_class=None, error="excluded by <i>")])
+    html = page(storage)
+    section = html[html.index('<section id="policy"') : html.index('<section id="problems"')]
+    assert "1 of 3 GOPs conform" in section
+    assert "has no such figure" in section
+    assert "another rule applies" in section
+    assert "1. smeared: where 0.2 or more of a source frame looks like text" in section
+    assert "&lt;script&gt;alert(1)" in section
+    assert "excluded by &lt;i&gt;" in section
+    assert not {"<script", "<b>", "<i>"} & set(re.findall(r"<[a-z]+>?", section))
+    assert "1 excluded" in html
+
+
 def audited(*arguments: object) -> int:
     with pytest.raises(SystemExit) as ended:
         main(["audit", *map(str, arguments)])
@@ -193,7 +226,7 @@ def test_the_command(storage: Storage, tmp_path: Path, capsys: pytest.CaptureFix
     out = tmp_path / "out"
     assert audited(out) == 0
     told = capsys.readouterr().out
-    assert f"policy {POLICY.sha256[:12]}: 3 GOPs, 1 conform, 1 do not, 1 were not measured" in told
+    assert f"policy {POLICY.sha256[:12]}: 3 GOPs, 1 conform, 1 do not, not measured: 1" in told
     assert "(the floor alone)" in told
     assert "misses its floor" in told
     for style in ("table", "csv", "json"):
