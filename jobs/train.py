@@ -3,6 +3,7 @@
     python -m jobs.train --data clips/ photos/ --stages intra,pairs,streams --budget-minutes 25 --out runs/a
     python -m jobs.train --data clips/ --init runs/a/checkpoint.safetensors --stages streams --out runs/b
     python -m jobs.train --init runs/b/checkpoint.safetensors --export weights/mine
+    python -m jobs.train --init runs/b/checkpoint.safetensors --ceiling held-out/
 
 Several GPUs of a node, each with a copy of the network and crops of its own; every batch counts once per GPU:
 
@@ -23,15 +24,21 @@ import torch
 from torch import Tensor
 
 from s2vc_model.config import PRESETS
-from s2vc_model.errors import TrainingError
+from s2vc_model.errors import TrainingError, WeightsError
 from s2vc_model.network import S2vcNetwork
+from s2vc_model.train.ceiling import ceilings
 from s2vc_model.train.checkpoint import checkpoint_note, load_checkpoint, save_checkpoint
+from s2vc_model.train.cost import frame_cost
 from s2vc_model.train.data import CLIPS, PHOTOS, Bank, BankConfig
 from s2vc_model.train.keeper import Ending, Keeper
 from s2vc_model.train.loop import RunConfig, Trainer, json_lines
 from s2vc_model.train.ranks import Ranks, join, leave
 from s2vc_model.train.recipe import RECIPE, Stage
+from s2vc_model.train.widen import widen
 from s2vc_model.weight_files import load_weights, save_weights
+
+COST_SIZE = (512, 832)
+"""Height and width of the frame whose cost is printed: 480p as it is padded."""
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -43,9 +50,21 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--init", type=Path, help="checkpoint or weights folder to go on from; default: fresh weights"
     )
     p.add_argument(
+        "--preset",
+        choices=[name for name, config in PRESETS.items() if config.generator == "small"],
+        help="networks to train; with --init, what is trained is widened to it. Default: those of --init, else small",
+    )
+    p.add_argument(
         "--export", type=Path, help="write the exact, loadable weights into this folder at the end"
     )
-    p.add_argument("--stages", default="intra,pairs,streams", help=f"comma-separated, of {', '.join(RECIPE)}")
+    p.add_argument(
+        "--ceiling",
+        type=Path,
+        metavar="FOLDER",
+        help="instead of training, print what first frames of these clips look like at best: latents not rounded",
+    )
+    stages = ", ".join(RECIPE)
+    p.add_argument("--stages", default="autoencoder,intra,pairs,streams", help=f"comma-separated, of {stages}")
     p.add_argument("--set", nargs="*", default=[], metavar="STAGE.FIELD=VALUE", help="override recipe fields")
     p.add_argument(
         "--budget-minutes",
@@ -73,22 +92,33 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     args = p.parse_args(argv)
     if args.data and not args.out:
         p.error("--data needs --out, where the checkpoint and the log go")
-    if not args.data and not (args.init and args.export):
+    if args.ceiling and (args.data or args.export):
+        p.error("--ceiling measures and does nothing else: leave out --data and --export")
+    if not args.data and not (args.init and (args.export or args.ceiling)):
         p.error(
-            "nothing to do: give --data to train on, or --init and --export to turn a checkpoint into weights"
+            "nothing to do: give --data to train on, --init and --export to turn a checkpoint into weights, "
+            "or --init and --ceiling to measure one"
         )
     return args
 
 
-def starting_network(init: Path | None) -> tuple[S2vcNetwork, int]:
-    """A trainable network on the CPU: fresh, from a checkpoint, or from a weights folder; and its steps so far."""
+def starting_network(init: Path | None, preset: str | None = None) -> tuple[S2vcNetwork, int]:
+    """A trainable network on the CPU: fresh, from a checkpoint, or from a weights folder; and its steps so far.
+
+    Raises:
+        WeightsError: ``init`` is no such thing, or cannot be widened to ``preset``.
+    """
     if init is None:
-        return S2vcNetwork(PRESETS["small"]), 0
+        return S2vcNetwork(PRESETS[preset or "small"]), 0
     if init.is_file():
-        return load_checkpoint(init), int(checkpoint_note(init).get("steps", 0))
-    loaded = load_weights(init)
-    loaded.network.thaw()
-    return loaded.network, int(loaded.notes.get("steps", 0))
+        network, steps = load_checkpoint(init), int(checkpoint_note(init).get("steps", 0))
+    else:
+        loaded = load_weights(init)
+        network, steps = loaded.network, int(loaded.notes.get("steps", 0))
+        network.thaw()
+    if preset and PRESETS[preset] != network.config:
+        network = widen(network, PRESETS[preset])
+    return network, steps
 
 
 def chosen_stages(names: str, overrides: list[str]) -> list[Stage]:
@@ -106,7 +136,10 @@ def chosen_stages(names: str, overrides: list[str]) -> list[Stage]:
             raise SystemExit(f"--set {item}: a stage has no field {key!r}")
         kind = type(getattr(stages[name], key))
         value: Any = tuple(float(v) for v in text.split(":")) if kind is tuple else kind(float(text))
-        stages[name] = dataclasses.replace(stages[name], **{key: value})
+        try:
+            stages[name] = dataclasses.replace(stages[name], **{key: value})
+        except ValueError as error:
+            raise SystemExit(f"--set {item}: {error}") from error
     return list(stages.values())
 
 
@@ -116,14 +149,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         ranks, device = join(args.device)
         torch.manual_seed(args.seed)
-        network, steps = starting_network(args.init)
+        network, steps = starting_network(args.init, args.preset)
         note = {"from": args.init.name} if args.init else {}
         ending = Ending()
+        if args.ceiling:
+            show_ceilings(network.to(device).eval(), args.ceiling)
         if args.data:
             with ending.on_signals():
                 note = train(network, args, steps, ranks, device, ending)
         leave()
-    except TrainingError as error:
+    except (TrainingError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     if ending.signal:
@@ -152,8 +187,11 @@ def train(
     torch.backends.cudnn.benchmark = False
     if ranks.first:
         args.out.mkdir(parents=True, exist_ok=True)
-    files = [f for d in args.data for f in d.rglob("*") if f.suffix.lower() in CLIPS | PHOTOS]
-    bank = Bank(files, device, BankConfig(max_frames=args.max_frames))
+    if network.config.generator == "small":
+        for kind in ("intra", "inter"):
+            cost = frame_cost(network.config, *COST_SIZE, inter=kind == "inter")
+            _say(ranks, f"{kind} frame of {COST_SIZE[1]}x{COST_SIZE[0]}: {cost}")
+    bank = Bank(sources(args.data), device, BankConfig(max_frames=args.max_frames))
     _say(ranks, f"{len(bank)} sources, {bank.buffer.numel() / 1e9:.2f} GB, {time.monotonic() - began:.0f} s")
     for reason in bank.skipped:
         _say(ranks, f"left out: {reason}")
@@ -180,6 +218,26 @@ def train(
     peak = f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GB" if device.type == "cuda" else ""
     _say(ranks, f"{trainer.step} steps in {trainer.elapsed():.0f} s{peak}")
     return note
+
+
+def sources(folders: list[Path]) -> list[Path]:
+    """All clips and photos below."""
+    return [f for d in folders for f in d.rglob("*") if f.suffix.lower() in CLIPS | PHOTOS]
+
+
+def show_ceilings(network: S2vcNetwork, folder: Path) -> None:
+    """Print a line of `s2vc_model.train.ceiling` for each file, and the mean."""
+    found = []
+    print("first frame, LPIPS-alex / PSNR: not rounded, and at the highest quality")
+    for c in ceilings(network, sources([folder])):
+        found.append((*c.open, *c.coded))
+        print(f"{c.name:32} {_scores(found[-1])}", flush=True)
+    if found:
+        print(f"{'mean':32} {_scores(tuple(sum(column) / len(found) for column in zip(*found, strict=True)))}")
+
+
+def _scores(row: tuple[float, ...]) -> str:
+    return f"{row[0]:.3f} / {row[1]:.1f} dB   {row[2]:.3f} / {row[3]:.1f} dB"
 
 
 def _say(ranks: Ranks, text: str) -> None:

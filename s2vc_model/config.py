@@ -34,6 +34,10 @@ class CodecConfig:
     """Channels of the small U-Net at 1/8, 1/16 and 1/32."""
     sample: int = 128
     """Channels of the one-step diffusion sample x_T / x_0 at 1/8."""
+    decoder: tuple[int, int] = (64, 32)
+    """Channels of the small generator's pixel decoder at 1/4 and 1/2."""
+    decoder_blocks: tuple[int, int] = (2, 1)
+    """Its residual blocks at these scales."""
     timestep: int = 249
     """The one diffusion timestep, an index into the scheduler's 1000 alphas."""
     pixel_features: int = 0
@@ -59,21 +63,18 @@ class CodecConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        out = asdict(self)
-        out["unet"] = list(self.unet)
-        return out
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CodecConfig:
-        """Inverse of :meth:`to_dict`. Unknown keys raise ``TypeError``."""
-        values = dict(values)
-        if "unet" in values:
-            values["unet"] = tuple(values["unet"])
-        return cls(**values)
+        """Inverse of :meth:`to_dict`. Unknown keys raise ``TypeError``; absent ones have their defaults."""
+        as_stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**as_stored)
 
 
 PRESETS: dict[str, CodecConfig] = {
     "small": CodecConfig(),
+    "small-wide": CodecConfig(preset="small-wide", decoder=(96, 48), decoder_blocks=(2, 2)),
     "sd15": CodecConfig(
         preset="sd15",
         feature=384,
@@ -106,4 +107,5 @@ PRESETS: dict[str, CodecConfig] = {
         lora_rank=4,
     ),
 }
-"""``small`` is ours and shipped; ``sd15`` is the paper's scale; ``sd-tiny`` has its structure, for tests."""
+"""``small`` is ours and shipped; ``small-wide`` has more at 1/4 and 1/2 scale, and no weights yet; ``sd15`` is the
+paper's scale; ``sd-tiny`` has its structure, for tests."""

@@ -138,11 +138,17 @@ class OneStepUNet(nn.Module):
 class PixelDecoder(nn.Module):
     """x̂0 at 1/8 -> picture, staying at 1/8 to 1/2 scale with pixel shuffles."""
 
-    def __init__(self, sample: int = 128, quarter: int = 64, half: int = 32) -> None:
+    def __init__(
+        self, sample: int = 128, widths: tuple[int, int] = (64, 32), blocks: tuple[int, int] = (2, 1)
+    ) -> None:
         super().__init__()
+        quarter, half = widths
         self.eighth = nn.Sequential(Res(sample), Res(sample))
         self.rest = nn.Sequential(
-            Up(sample, quarter), Res(quarter), Res(quarter), Up(quarter, half), Res(half)
+            Up(sample, quarter),
+            *(Res(quarter) for _ in range(blocks[0])),
+            Up(quarter, half),
+            *(Res(half) for _ in range(blocks[1])),
         )
         self.out = conv(half, 12, 3, 0.2)
         self.linear = conv(sample, 3 * PATCH**2, gain=0.5)
@@ -169,7 +175,7 @@ class SmallGenerator(nn.Module):
         self.head = conv(config.feature, config.sample)
         self.refine = trunk(config.feature, 1)
         self.unet = OneStepUNet(config.feature, config.unet, config.tokens, config.sample)
-        self.decoder = PixelDecoder(config.sample)
+        self.decoder = PixelDecoder(config.sample, config.decoder, config.decoder_blocks)
         self.alpha, self.sigma = one_step_alphas(config.timestep)
 
     def forward(

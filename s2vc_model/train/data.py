@@ -61,7 +61,7 @@ class Bank:
         config = config or BankConfig()
         self.device, self.skipped = device, list[str]()
         with ThreadPoolExecutor(16) as pool:
-            loaded = list(pool.map(lambda f: _load(f, config), sorted(files)))
+            loaded = list(pool.map(lambda f: load_frames(f, config), sorted(files)))
         clips = [c for c in loaded if isinstance(c, tuple)]
         self.skipped = [c for c in loaded if isinstance(c, str)]
         if not clips:
@@ -138,7 +138,7 @@ def _trust(now: Tensor, then: Tensor, motion: Tensor) -> Tensor:
     return ((still - moved) / (still + 0.01)).clamp(0.05, 1)
 
 
-def _load(path: Path, config: BankConfig) -> tuple[npt.NDArray[np.uint8], float] | str:
+def load_frames(path: Path, config: BankConfig) -> tuple[npt.NDArray[np.uint8], float] | str:
     """Frames (N, H, W, 3) uint8 and a sampling weight, or why the file is left out."""
     photo = path.suffix.lower() in PHOTOS
     frames: list[npt.NDArray[np.uint8]] = []

@@ -1,4 +1,6 @@
-"""The priors as training sees them: noise for the rate, straight-through rounding for the reconstruction."""
+"""One frame as training sees it: through the priors (noise for the rate, straight-through rounding for the
+reconstruction), or past them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from s2vc_model.integer import STEPS, requantise, round_through
+from s2vc_model.integer import ACTIVATION_MAX, STEPS, requantise, round_through
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.prior import OCTAVE_ZERO, Prior, checkerboard
 from s2vc_model.state import GopState
@@ -74,6 +76,20 @@ def intra_step(net: S2vcNetwork, x: Tensor, q: Tensor) -> tuple[Tensor, GopState
     buffer = net.intra.synthesis(y)
     picture, diffusion = net.generator(buffer, None)
     return picture, GopState(buffer, prior_state, diffusion), bits
+
+
+def uncoded_step(net: S2vcNetwork, x: Tensor) -> tuple[Tensor, GopState, Tensor, Tensor]:
+    """First frame of a clip past the priors: the latent reaches the decoder as it is, for no bits.
+
+    Also returns by how much latents lie, in the mean, outside the integers that the priors can be told of, which
+    nothing else would keep them from leaving.
+    """
+    y = net.intra.analysis(x)
+    buffer = net.intra.synthesis(y)
+    picture, diffusion = net.generator(buffer, None)
+    outside = (y.float().abs() - ACTIVATION_MAX / STEPS).clamp_min(0).mean()
+    nothing = torch.zeros(x.shape[0], device=x.device)
+    return picture, GopState(buffer, y.detach(), diffusion), nothing, outside
 
 
 def inter_step(

@@ -17,7 +17,7 @@ from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
 from s2vc_model.train.data import Batch
 from s2vc_model.train.losses import Perceptual, motion_loss, rate_weights
 from s2vc_model.train.ranks import Ranks
-from s2vc_model.train.rate import detached, inter_step, intra_step
+from s2vc_model.train.rate import detached, inter_step, intra_step, uncoded_step
 from s2vc_model.train.recipe import Stage, Weights
 
 EAGER_STEPS = 3
@@ -143,7 +143,10 @@ class ChunkStep:
         pictures, bits = list[Tensor](), list[Tensor]()
         extra = torch.zeros((), device=self.q.device)
         for t, x in enumerate(self.x):
-            if state is None or (first and t == 0):
+            if not self.stage.coded:
+                picture, state, b, outside = uncoded_step(self.net, x)
+                extra = extra + w.outside * outside
+            elif state is None or (first and t == 0):
                 picture, state, b = intra_step(self.net, x, self.q)
             else:
                 motion = self.motion[:, t]

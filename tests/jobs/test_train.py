@@ -110,6 +110,43 @@ def test_export_alone_turns_a_checkpoint_into_weights(run: Path, tmp_path: Path)
     assert load_weights(tmp_path / "w").notes == {"from": "checkpoint.safetensors"}
 
 
+def test_the_autoencoder_comes_before_the_rate(clips: Path, start: Path, tmp_path: Path) -> None:
+    """Its loss falls, its priors rest, and what follows starts from it."""
+    options = ["--data", str(clips), "--log-every", "1", "--device", "cpu"]
+    toy = ["batch=4", "size=64", "warmup=1", "lr=1e-3"]
+    first = [f"autoencoder.{item}" for item in (*toy, "steps=40", "perceptual_after=38")]
+    command = [*options, "--init", str(start), "--out", str(tmp_path / "a"), "--stages", "autoencoder"]
+    assert main([*command, "--set", *first]) == 0
+    lines = logged(tmp_path / "a")
+    start_l1, end_l1 = (float(np.mean([line["l1"] for line in part])) for part in (lines[:5], lines[-5:]))
+    assert end_l1 < 0.8 * start_l1
+    assert {line["bpp_first"] for line in lines} == {0}
+    assert [line["lpips"] > 0 for line in lines] == [False] * 38 + [True] * 2
+    path = tmp_path / "a" / "checkpoint.safetensors"
+    begun, trained = load_checkpoint(start), load_checkpoint(path)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(begun.intra_prior.parameters(), trained.intra_prior.parameters(), strict=True)
+    )
+    both = [*first[:-2], "autoencoder.steps=2", *(f"intra.{item}" for item in (*toy, "steps=2"))]
+    command = [*options, "--init", str(path), "--out", str(tmp_path / "b"), "--stages", "autoencoder,intra"]
+    assert main([*command, "--set", *both]) == 0
+    after = logged(tmp_path / "b")
+    assert [line["stage"] for line in after] == ["autoencoder"] * 2 + ["intra"] * 2
+    assert after[0]["l1"] < start_l1
+    assert after[-1]["bpp_first"] > 0
+
+
+def test_the_ceiling_of_a_checkpoint(run: Path, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = run / "run" / "checkpoint.safetensors"
+    assert main(["--init", str(checkpoint), "--ceiling", str(clips), "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["a.mp4", "mean"]
+    _, opened, _, _, _, coded, _, _, _ = (*lines[1].split(), "")[:9]
+    assert 0 < float(opened) < 2
+    assert 0 < float(coded) < 2
+
+
 @pytest.mark.parametrize("stages", ["pairs", "streams"])
 def test_a_later_run_goes_on_from_a_weights_folder(
     run: Path, clips: Path, tmp_path: Path, stages: str
@@ -135,7 +172,13 @@ def test_a_spent_budget_stops_cleanly(clips: Path, start: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["--data", "x"], ["--init", "x"], ["--export", "x"]],
+    [
+        [],
+        ["--data", "x"],
+        ["--init", "x"],
+        ["--export", "x"],
+        ["--init", "x", "--export", "x", "--ceiling", "x"],
+    ],
     ids=lambda a: " ".join(a) or "none",
 )
 def test_half_commands_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,8 +195,9 @@ def test_overrides() -> None:
         ("intra", "pairs.batch=2"),
         ("intra", "intra.nothing=2"),
         ("nothing", "nothing.batch=2"),
+        ("intra", "intra.size=70"),
     ):
-        with pytest.raises(SystemExit, match=r"nothing|pairs"):
+        with pytest.raises(SystemExit, match=r"nothing|pairs|64"):
             chosen_stages(names, [item])
 
 

@@ -17,7 +17,7 @@ from s2vc_model.train.checkpoint import load_checkpoint, save_checkpoint
 from s2vc_model.train.data import Bank, BankConfig, with_motion
 from s2vc_model.train.loop import Average, RunConfig, Trainer
 from s2vc_model.train.losses import Perceptual, motion_loss, rate_weights
-from s2vc_model.train.rate import inter_step, intra_step, laplace_bits
+from s2vc_model.train.rate import inter_step, intra_step, laplace_bits, uncoded_step
 from s2vc_model.train.recipe import LAMBDA_HIGH, LAMBDA_LOW, RECIPE, Stage
 from s2vc_model.train.step import Dials, Optimiser
 from tests.media import make_clip, pictures
@@ -204,11 +204,40 @@ def test_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
 
 
 def test_recipe_trains_streams_of_whole_blocks() -> None:
-    assert next(iter(RECIPE)) == "intra"
+    assert list(RECIPE)[:2] == ["autoencoder", "intra"]
     for name, stage in RECIPE.items():
         assert stage.name == name
         assert stage.size % 64 == 0
         assert stage.frames * stage.chunks >= 1
+
+
+@pytest.mark.parametrize("wrong", [{"size": 72}, {"coded": False, "frames": 2}, {"coded": False, "chunks": 2}])
+def test_stages_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"multiple of 64|one frame"):
+        Stage("x", 1, **{"frames": 1, "chunks": 1, "size": 64, "batch": 1} | wrong)
+
+
+def test_the_autoencoder_skips_the_priors_and_keeps_latents_within_them() -> None:
+    network = tiny_network()
+    x = torch.rand(2, 3, 64, 64) * 2 - 1
+    calls = []
+    for prior in network.priors().values():
+        prior.f_a.register_forward_hook(lambda *_: calls.append(1))
+    picture, _, bits, outside = uncoded_step(network, x)
+    assert picture.shape == x.shape
+    assert not bits.any()
+    assert float(outside.detach()) == 0
+    with torch.no_grad():
+        network.intra.analysis.out.weight *= 100
+    outside = uncoded_step(network, x)[3]
+    latent = network.intra.analysis(x)
+    assert outside.item() == pytest.approx((latent.abs() - 127 / 16).clamp_min(0).mean().item())
+    assert outside.item() > 1
+    outside.backward()
+    assert network.intra.analysis.out.weight.grad is not None
+    assert not calls
+    intra_step(network, x, torch.tensor([1, 2]))
+    assert calls
 
 
 @pytest.fixture(scope="module")
