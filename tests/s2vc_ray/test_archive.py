@@ -154,6 +154,8 @@ def test_a_source_name_need_not_be_utf8() -> None:
         {"shots": 1},
         {"target": None},
         {"target": "t" * 4097},
+        {"policy": 1},
+        {"policy": "p" * 4097},
         {"deinterlace": None},
         {"archive_version": 0},
         {"replaces": "ab" * 32},
@@ -200,8 +202,9 @@ def test_tags_and_decisions_come_back() -> None:
 
 
 def test_options_are_written_only_where_asked_for() -> None:
-    assert not {"shots", "deinterlace", "target"} & set(json.loads(header().to_json()))
+    assert not {"shots", "deinterlace", "target", "policy"} & set(json.loads(header().to_json()))
     assert ArchiveHeader.from_json(header(target="bpp=0.02").to_json()).target == "bpp=0.02"
+    assert ArchiveHeader.from_json(header(policy="{}").to_json()).policy == "{}"
     asked = header(shots=True, deinterlace=True)
     assert ArchiveHeader.from_json(asked.to_json()) == asked
 
