@@ -54,6 +54,27 @@ def _avi_without_index(folder: Path) -> Path:
     return path
 
 
+def _lying_cues(folder: Path) -> Path:
+    """All cues point at the last cluster."""
+    whole = make_clip(folder / "whole.mkv", frames=60, gop=10).read_bytes()
+    data, cluster, at = bytearray(whole), whole.rindex(b"\x1f\x43\xb6\x75"), whole.rindex(b"\x1c\x53\xbb\x6b")
+    begin = data.index(b"\x18\x53\x80\x67") + 12  # of the segment, whose id and length go before it
+    while (at := data.find(b"\xf1\x82", at)) != -1:
+        data[at + 2 : at + 4] = (cluster - begin).to_bytes(2, "big")
+        at += 4
+    assert data != whole
+    path = folder / "lying.mkv"
+    path.write_bytes(data)
+    return path
+
+
+def _half_an_index(folder: Path) -> Path:
+    data = make_clip(folder / "whole.avi", codec="mpeg4", b_frames=0, frames=60, gop=10).read_bytes()
+    at, path = data.index(b"idx1"), folder / "half.avi"
+    path.write_bytes(data[: at + (len(data) - at) // 2])
+    return path
+
+
 def _refused(words: str, result: str) -> Callable[[Path, Run], str]:
     def check(source: Path, run: Run) -> str:
         assert words in run.refused()
@@ -143,7 +164,9 @@ CASES = (
         _clip("live.mkv", frames=40, container_options={"live": "1"}),
         _no_index,
     ),
+    Case("mkv whose cues all point to its end", "all frames", _lying_cues, _all),
     Case("avi without an index", "all frames", _avi_without_index, _no_index),
+    Case("avi whose index is cut in half", "all frames", _half_an_index, _counted),
     Case(
         "fragmented mp4",
         "all frames",
