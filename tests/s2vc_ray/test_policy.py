@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,7 @@ def test_a_job_has_one_word_on_what_it_holds() -> None:
     written = json.loads(config.to_json())
     assert (written["policy"], written["exclude"]) == (policy.text, ["masters/**", "*.raw.mov"])
     assert json.loads(plain.to_json())["policy"] is None
+    assert pickle.loads(pickle.dumps(config)) == config
     with pytest.raises(ConfigError, match="which target and fallback"):
         JobConfig(target=policy.floor, policy=policy, metrics=measured)
     with pytest.raises(ConfigError, match="faces"):

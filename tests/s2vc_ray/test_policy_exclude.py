@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from s2vc_ray import compress as compress_module
 from s2vc_ray.audit import AuditOptions, audit
-from s2vc_ray.compress import compress
+from s2vc_ray.cli import main
+from s2vc_ray.compress import compress, make_executor
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.manifest import read_manifest
 from s2vc_ray.policy import Policy
@@ -137,6 +140,22 @@ def test_everybody_is_told(sources: Path, tmp_path: Path) -> None:
     assert {event["object"] for event in read_events(storage).to_pylist()} == {"a.mp4.s2vc", "b.mp4.s2vc"}
     (checked,) = verify([str(out)], VerifyOptions(depth="structure", model="fake", events=False))
     assert checked.clean
+
+
+def test_the_command_exits_0(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        compress_module, "make_executor", lambda uri, options, _: make_executor(uri, options, load_fake)
+    )
+    file = tmp_path / "policy.toml"
+    file.write_text('floor = "psnr=12"\nexclude = ["masters/**"]')
+    options = ("--model", "fake", "--executor", "local", "--metric", "psnr", "--allow-larger", "--json")
+    with pytest.raises(SystemExit) as ended:
+        main(["compress", str(sources), str(tmp_path / "out"), *options, "--policy", str(file)])
+    assert not ended.value.code
+    told = json.loads(capsys.readouterr().out)
+    assert (told["totals"]["ok"], told["totals"]["excluded"], told["failed"]) == (2, 2, 0)
 
 
 def test_a_failure_that_is_excluded_now_is_none_any_more(sources: Path, tmp_path: Path) -> None:
