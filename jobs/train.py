@@ -4,6 +4,7 @@
     python -m jobs.train --data clips/ --init runs/a/checkpoint.safetensors --stages streams --out runs/b
     python -m jobs.train --init runs/b/checkpoint.safetensors --export weights/mine
     python -m jobs.train --init runs/b/checkpoint.safetensors --ceiling held-out/
+    python -m jobs.train --init runs/b/checkpoint.safetensors --data clips/ --stages intra,streams --profile
 
 Several GPUs of a node, each with a copy of the network and crops of its own; every batch counts once per GPU:
 
@@ -32,6 +33,8 @@ from s2vc_model.train.cost import frame_cost
 from s2vc_model.train.data import CLIPS, PHOTOS, Bank, BankConfig
 from s2vc_model.train.keeper import Ending, Keeper
 from s2vc_model.train.loop import RunConfig, Trainer, json_lines
+from s2vc_model.train.losses import Perceptual
+from s2vc_model.train.profile import profile_stage
 from s2vc_model.train.ranks import Ranks, join, leave
 from s2vc_model.train.recipe import RECIPE, Stage
 from s2vc_model.train.widen import widen
@@ -45,6 +48,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Command-line options."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", nargs="+", type=Path, default=[], help="folders of clips and photos to train on")
+    p.add_argument(
+        "--profile", action="store_true", help="instead of training, print where a step of each stage spends its time"
+    )
     p.add_argument("--out", type=Path, help="folder for checkpoint.safetensors and log.jsonl")
     p.add_argument(
         "--init", type=Path, help="checkpoint or weights folder to go on from; default: fresh weights"
@@ -90,7 +96,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="cpu, or cuda: under torchrun each process takes the GPU of its local rank",
     )
     args = p.parse_args(argv)
-    if args.data and not args.out:
+    if args.data and not args.out and not args.profile:
         p.error("--data needs --out, where the checkpoint and the log go")
     if args.ceiling and (args.data or args.export):
         p.error("--ceiling measures and does nothing else: leave out --data and --export")
@@ -185,7 +191,7 @@ def train(
     began = time.monotonic()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = False
-    if ranks.first:
+    if ranks.first and args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     if network.config.generator == "small":
         for kind in ("intra", "inter"):
@@ -197,6 +203,11 @@ def train(
         _say(ranks, f"left out: {reason}")
     ranks.spread(network)
     network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    if args.profile:
+        perceptual = Perceptual(device)
+        for stage in stages:
+            print(profile_stage(stage, network, bank, perceptual), flush=True)
+        return {}
     note: dict[str, object] = {
         "stages": args.stages, "set": args.set, "budget_minutes": args.budget_minutes, "seed": args.seed,
         "ranks": ranks.size,

@@ -7,22 +7,21 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from s2vc_model.network import S2vcNetwork
+from s2vc_model.train.average import Average
 from s2vc_model.train.data import Bank, Batch
 from s2vc_model.train.keeper import Ending, Keeper
 from s2vc_model.train.losses import Perceptual
 from s2vc_model.train.ranks import Ranks
-from s2vc_model.train.recipe import INTRA_SHAPE, Stage, Weights
+from s2vc_model.train.recipe import Stage, Weights
 from s2vc_model.train.step import ChunkStep, Dials, Optimiser
 from s2vc_model.transforms import start_inter_from_intra
-
-EMA_DECAY = 0.999
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +39,6 @@ class RunConfig:
     first_step: int = 0
     log_every: int = 100
     weights: Weights = field(default_factory=Weights)
-
-
-class Average:
-    """Exponential moving average of a network's tensors, warmed up over its first steps."""
-
-    def __init__(self, net: S2vcNetwork) -> None:
-        self.live = [v.detach() for v in net.state_dict().values() if v.is_floating_point()]
-        self.kept = [v.clone() for v in self.live]
-        self.names = [k for k, v in net.state_dict().items() if v.is_floating_point()]
-        self.steps = 0
-
-    def update(self) -> None:
-        """Fold the live tensors in."""
-        self.steps += 1
-        decay = min(EMA_DECAY, self.steps / (self.steps + 50))
-        torch._foreach_lerp_(self.kept, self.live, 1 - decay)
-
-    def restart(self) -> None:
-        """Forget the past: the live tensors changed by hand."""
-        for kept, live in zip(self.kept, self.live, strict=True):
-            kept.copy_(live)
-        self.steps = 0
-
-    def state(self) -> dict[str, Tensor]:
-        """The averaged tensors by name."""
-        return dict(zip(self.names, self.kept, strict=True))
 
 
 class Trainer:
@@ -140,8 +113,7 @@ class Trainer:
         main = ChunkStep(stage, self.config.weights, self.net, opt, self.perceptual)
         intra = main
         if stage.intra_share:
-            shape = replace(INTRA_SHAPE, batch=stage.intra_batch)
-            intra = ChunkStep(shape, self.config.weights, self.net, opt, self.perceptual)
+            intra = ChunkStep(stage.intra_shape(), self.config.weights, self.net, opt, self.perceptual)
         clock = _Clock(self, stage, dials, self.config.anneal_steps if last else 0)
         batch: Batch | None = None
         chunk = 0
@@ -150,6 +122,9 @@ class Trainer:
             self.ranks.seed(self.config.seed, at, shared=True)
             share = stage.intra_share * stage.chunks / (1 + stage.intra_share * (stage.chunks - 1))
             only_intra = chunk == 0 and intra is not main and float(torch.rand(())) < share
+            perceptual = clock.here >= stage.perceptual_after and (
+                stage.perceptual_every == 1 or float(torch.rand(())) * stage.perceptual_every < 1
+            )
             self.ranks.seed(self.config.seed, at)
             step = intra if only_intra else main
             if only_intra or chunk == 0:
@@ -160,12 +135,12 @@ class Trainer:
                 step.q.copy_(torch.randint(0, 64, step.q.shape, device=self.device))
             assert batch is not None
             step.load(batch, 0 if only_intra else chunk)
-            report = step(only_intra or chunk == 0, clock.here >= stage.perceptual_after)
+            report = step(only_intra or chunk == 0, perceptual)
             if not only_intra:
                 chunk = (chunk + 1) % stage.chunks
             self.average.update()
             self.step += 1
-            clock.tick(report, step, opt)
+            clock.tick(report, step, opt, perceptual)
 
 
 class _Clock:
@@ -177,6 +152,7 @@ class _Clock:
         self.began = self.marked = trainer.clock()
         self.pixels = 0
         self.anneal_ends = stage.steps
+        self.lpips = torch.zeros(1, device=trainer.device)
 
     def running(self) -> bool:
         """Whether to take another step; sets the dials for it."""
@@ -200,16 +176,19 @@ class _Clock:
         self.dials.lr.fill_(lr)
         return True
 
-    def tick(self, report: dict[str, Tensor], step: ChunkStep, opt: Optimiser) -> None:
-        """Count the step just taken and log every so often."""
+    def tick(self, report: dict[str, Tensor], step: ChunkStep, opt: Optimiser, perceptual: bool) -> None:
+        """Count the step just taken and log every so often, of LPIPS the last that was measured."""
         self.here += 1
+        if perceptual:
+            self.lpips = report["lpips"]
         shape, ranks = step.stage, self.trainer.ranks
         self.pixels += ranks.size * shape.batch * shape.frames * shape.size**2
         if self.here % self.trainer.config.log_every:
             if self.trainer.device.type == "cuda" and self.here % 10 == 0:
                 torch.cuda.current_stream().synchronize()
             return
-        report = report | {name: ranks.gather(report[name]) for name in ("l1", "lpips", "bpp", "q")}
+        report = report | {"lpips": self.lpips}
+        report |= {name: ranks.gather(report[name]) for name in ("l1", "lpips", "bpp", "q")}
         now = self.trainer.elapsed()
         low, high = report["q"] < 16, report["q"] >= 48
 

@@ -5,10 +5,12 @@ Batches are those of one process; several ranks draw as much each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 LAMBDA_LOW, LAMBDA_HIGH = 80.0, 0.5
 """Rate weight per bit-per-pixel at quality 0 and at quality 63, log-spaced between."""
+INTRA_SIZE = 128
+"""Side of the pictures of intra-only steps inside other stages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,15 @@ class Stage:
     """Rate weight: start factor, hold until this step, then log-linear to 1 by this step."""
     perceptual_after: int = 0
     """Pure L1 until this step: a perceptual term on noise teaches nothing."""
+    perceptual_share: float = 0.5
+    """Share of the batch whose pictures LPIPS sees, one random frame of each."""
+    perceptual_crop: int = 0
+    """Side of the random tile of them that it sees, at one place for all; 0: all of each. Sides divide ``size``, so
+    every pixel is seen as often as any other and weighs the same over steps. More edges are seen, which LPIPS reads
+    as black beyond: tiles of 64 have 0.87 to 0.96 of the distance of 128 (photos; shipped weights, and noise)."""
+    perceptual_every: int = 1
+    """One random step in so many has it, with so many times the weight. Where gradients are clipped, as they mostly
+    are, that weight is not all felt: crops are the better way to save."""
     coded: bool = True
     """Whether latents pass the priors; without, nothing is rounded, no rate is paid and only first frames exist."""
     copy_intra: bool = False
@@ -42,7 +53,21 @@ class Stage:
     motion_weight: float = 0.02
     """Weight of following the searched motion, decaying over the first 3000 steps to a tenth."""
 
+    def intra_shape(self) -> Stage:
+        """The intra-only steps inside this stage."""
+        crop = min(self.perceptual_crop, INTRA_SIZE)
+        return replace(
+            self, name="intra-share", frames=1, chunks=1, size=INTRA_SIZE, batch=self.intra_batch, perceptual_crop=crop
+        )
+
     def __post_init__(self) -> None:
+        crops = self.perceptual_crop >= 0 and self.size % (self.perceptual_crop or self.size) == 0
+        shares = 0 < self.perceptual_share <= 1
+        if not crops or not shares or self.perceptual_every < 1:
+            raise ValueError(
+                f"{self.name}: perceptual_crop must divide {self.size}, perceptual_share above 0 and at most 1, "
+                f"perceptual_every at least 1"
+            )
         if self.size % 64:
             raise ValueError(f"{self.name}: size must be a multiple of 64, got {self.size}")
         if not self.coded and (self.frames, self.chunks, self.intra_share) != (1, 1, 0):
@@ -66,9 +91,6 @@ class Weights:
     intra_rate: float = 0.5
     """The intra frame's rate counts less: its quality is inherited by the whole GOP."""
 
-
-INTRA_SHAPE = Stage("intra-share", 0, 1, 1, 128, 64)
-"""Shape of the intra-only steps inside other stages, but for their batch."""
 
 RECIPE: dict[str, Stage] = {
     # What transforms and generator can show at best: no rate, nothing rounded. Every later stage stays below this.

@@ -7,6 +7,7 @@ gradients in the middle of the step, so they run it eagerly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -92,7 +93,9 @@ class ChunkStep:
         self.x = [zeros(b, 3, s, s).contiguous(memory_format=layout) for _ in range(t)]
         self.motion, self.trust = zeros(b, t, 2, s // 16, s // 16), zeros(b, t, 1, s // 16, s // 16)
         self.q = torch.zeros(b, dtype=torch.long, device=device)
-        self.seen = torch.zeros((b + 1) // 2, dtype=torch.long, device=device)
+        self.seen = torch.zeros(math.ceil(b * stage.perceptual_share), dtype=torch.long, device=device)
+        crop = stage.perceptual_crop or s
+        self.rows, self.columns = (torch.arange(crop, device=device) for _ in range(2))
         self.lambdas = rate_weights(device)
         self.state: GopState | None = None
         self.runs: dict[tuple[bool, bool], int] = {}
@@ -100,7 +103,7 @@ class ChunkStep:
         self.results: dict[tuple[bool, bool], dict[str, Tensor]] = {}
 
     def load(self, batch: Batch, chunk: int) -> None:
-        """Copy chunk ``chunk`` of a stream into the static buffers and draw which frames LPIPS sees."""
+        """Copy chunk ``chunk`` of a stream into the static buffers and draw what LPIPS sees of it."""
         t = self.stage.frames
         part = slice(chunk * t, (chunk + 1) * t)
         for buffer, frame in zip(self.x, batch.frames[:, part].unbind(1), strict=True):
@@ -109,6 +112,11 @@ class ChunkStep:
         self.trust.copy_(batch.trust[:, part])
         rows = torch.randperm(self.stage.batch, device=self.q.device)[: self.seen.numel()]
         self.seen.copy_(rows * t + torch.randint(0, t, rows.shape, device=rows.device))
+        side = self.rows.numel()
+        if side < self.stage.size:
+            for places in (self.rows, self.columns):
+                tile = torch.randint(0, self.stage.size // side, (), device=places.device)
+                places.copy_(torch.arange(side, device=places.device) + tile * side)
 
     def __call__(self, first: bool, perceptual: bool) -> dict[str, Tensor]:
         """Train on the loaded chunk; ``first`` starts a GOP. Returns detached tensors, valid until the next call."""
@@ -127,9 +135,8 @@ class ChunkStep:
         return self.results[key]
 
     def _train(self, first: bool, perceptual: bool) -> dict[str, Tensor]:
-        device = "cuda" if self.cuda else "cpu"
-        with torch.autocast(device, torch.bfloat16, enabled=self.cuda):
-            pictures, bits, extra, state = self._forward(first)
+        with self.autocast():
+            pictures, bits, extra, state = self.forward(first)
         loss, report = self._loss(pictures, bits, first, perceptual)
         loss = loss + extra
         self.opt.zero()
@@ -138,7 +145,12 @@ class ChunkStep:
             self._keep(state)
         return report
 
-    def _forward(self, first: bool) -> tuple[list[Tensor], list[Tensor], Tensor, GopState]:
+    def autocast(self) -> torch.autocast:
+        """The precision of the forward pass."""
+        return torch.autocast("cuda" if self.cuda else "cpu", torch.bfloat16, enabled=self.cuda)
+
+    def forward(self, first: bool) -> tuple[list[Tensor], list[Tensor], Tensor, GopState]:
+        """The loaded chunk through the networks: pictures and bits of each frame, extra loss, the last state."""
         w, state = self.weights, self.state
         pictures, bits = list[Tensor](), list[Tensor]()
         extra = torch.zeros((), device=self.q.device)
@@ -175,11 +187,16 @@ class ChunkStep:
             loss = loss + w.change * ((out[:, 1:] - out[:, :-1]) - (x[:, 1:] - x[:, :-1])).abs().mean()
         lpips = torch.zeros(1, device=l1.device)
         if perceptual:
-            lpips = self.perceptual(
-                out.flatten(0, 1).index_select(0, self.seen), x.flatten(0, 1).index_select(0, self.seen)
-            )
-            loss = loss + w.perceptual * lpips.mean()
+            lpips = self.perceptual(self._seen_of(out), self._seen_of(x))
+            loss = loss + w.perceptual * self.stage.perceptual_every * lpips.mean()
         return loss, {"l1": l1.detach(), "lpips": lpips.detach(), "bpp": bpp.detach(), "q": self.q}
+
+    def _seen_of(self, frames: Tensor) -> Tensor:
+        """What LPIPS sees of frames (B, T, 3, S, S)."""
+        seen = frames.flatten(0, 1).index_select(0, self.seen)
+        if self.rows.numel() == self.stage.size:
+            return seen
+        return seen.index_select(2, self.rows).index_select(3, self.columns)
 
     @torch.no_grad()
     def _keep(self, state: GopState) -> None:

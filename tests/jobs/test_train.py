@@ -147,6 +147,22 @@ def test_the_ceiling_of_a_checkpoint(run: Path, clips: Path, capsys: pytest.Capt
     assert 0 < float(coded) < 2
 
 
+def test_a_profile_is_printed_and_nothing_written(
+    clips: Path,
+    start: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    toy = [f"{stage}.{item}" for stage in ("intra", "pairs") for item in ("batch=1", "size=64")]
+    options = ["--init", str(start), "--data", str(clips), "--stages", "intra,pairs", "--device", "cpu"]
+    assert main([*options, "--profile", "--set", *toy]) == 0
+    said = capsys.readouterr().out
+    assert all(text in said for text in ("intra: ", "pairs: ", "LPIPS", "backward", "GFLOP"))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("stages", ["pairs", "streams"])
 def test_a_later_run_goes_on_from_a_weights_folder(
     run: Path, clips: Path, tmp_path: Path, stages: str

@@ -13,13 +13,16 @@ import torch
 from s2vc_model.codec import S2vcCodec
 from s2vc_model.errors import WeightsError
 from s2vc_model.motion import BLOCK
+from s2vc_model.network import S2vcNetwork
+from s2vc_model.train.average import Average
 from s2vc_model.train.checkpoint import load_checkpoint, save_checkpoint
-from s2vc_model.train.data import Bank, BankConfig, with_motion
-from s2vc_model.train.loop import Average, RunConfig, Trainer
+from s2vc_model.train.data import Bank, BankConfig, Batch, with_motion
+from s2vc_model.train.loop import RunConfig, Trainer
 from s2vc_model.train.losses import Perceptual, motion_loss, rate_weights
+from s2vc_model.train.profile import profile_stage
 from s2vc_model.train.rate import inter_step, intra_step, laplace_bits, uncoded_step
-from s2vc_model.train.recipe import LAMBDA_HIGH, LAMBDA_LOW, RECIPE, Stage
-from s2vc_model.train.step import Dials, Optimiser
+from s2vc_model.train.recipe import LAMBDA_HIGH, LAMBDA_LOW, RECIPE, Stage, Weights
+from s2vc_model.train.step import ChunkStep, Dials, Optimiser
 from tests.media import make_clip, pictures
 from tests.s2vc_model.networks import TINY, tiny_network, tiny_weights
 
@@ -211,9 +214,20 @@ def test_recipe_trains_streams_of_whole_blocks() -> None:
         assert stage.frames * stage.chunks >= 1
 
 
-@pytest.mark.parametrize("wrong", [{"size": 72}, {"coded": False, "frames": 2}, {"coded": False, "chunks": 2}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": 72},
+        {"coded": False, "frames": 2},
+        {"coded": False, "chunks": 2},
+        {"perceptual_crop": 65},
+        {"perceptual_share": 0},
+        {"perceptual_every": 0},
+    ],
+    ids=str,
+)
 def test_stages_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"multiple of 64|one frame"):
+    with pytest.raises(ValueError, match=r"multiple of 64|one frame|perceptual"):
         Stage("x", 1, **{"frames": 1, "chunks": 1, "size": 64, "batch": 1} | wrong)
 
 
@@ -253,6 +267,92 @@ def test_perceptual_loss_is_zero_on_itself_and_rises_with_noise(perceptual: Perc
     assert float(perceptual(x, x).abs().max()) < 1e-5
     assert bool((far > near).all())
     assert not any(p.requires_grad for p in perceptual.parameters())
+
+
+def chunk_step(network: S2vcNetwork, perceptual: Perceptual, **fields: Any) -> ChunkStep:
+    stage = Stage("x", 1, **{"frames": 2, "chunks": 1, "size": 64, "batch": 3} | fields)
+    torch.manual_seed(0)
+    step = ChunkStep(stage, Weights(), network, Optimiser(network, Dials(CPU, 0.0)), perceptual)
+    step.load(with_motion(torch.rand(3, 2, 3, 64, 64) * 2 - 1), 0)
+    return step
+
+
+def test_lpips_sees_the_crop_it_was_told_of(perceptual: Perceptual) -> None:
+    step = chunk_step(tiny_network(), perceptual, perceptual_crop=16, perceptual_share=1.0)
+    ramp = torch.arange(64.0)
+    frames = torch.zeros(3, 2, 3, 64, 64)
+    frames[:, :, 0], frames[:, :, 1] = ramp[:, None], ramp[None]
+    frames[:, :, 2] = torch.arange(6.0).view(3, 2, 1, 1)
+    places = set()
+    for _ in range(150):
+        step.load(Batch(frames, step.motion, step.trust), 0)
+        seen = step._seen_of(frames)
+        assert seen.shape == (3, 3, 16, 16)
+        top, left = int(seen[0, 0, 0, 0]), int(seen[0, 1, 0, 0])
+        assert torch.equal(seen[:, 0], (top + torch.arange(16.0))[:, None].expand(3, 16, 16))
+        assert torch.equal(seen[:, 1], (left + torch.arange(16.0)).expand(3, 16, 16))
+        assert sorted(int(v) // 2 for v in seen[:, 2, 0, 0]) == [0, 1, 2]
+        places.add((top, left))
+    assert places == {(top, left) for top in range(0, 64, 16) for left in range(0, 64, 16)}
+
+
+def test_lpips_of_crops_is_near_that_of_the_whole_in_the_mean(perceptual: Perceptual) -> None:
+    clip = torch.from_numpy(pictures(3, 128, 128)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    torch.manual_seed(0)
+    noisy = clip + 0.15 * torch.randn_like(clip)
+    whole = float(perceptual(noisy, clip).mean())
+    tiles = [(..., slice(y, y + 64), slice(x, x + 64)) for y in (0, 64) for x in (0, 64)]
+    means = [float(perceptual(noisy[tile], clip[tile]).mean()) for tile in tiles]
+    assert float(np.mean(means)) == pytest.approx(whole, rel=0.13)
+
+
+def test_rarer_lpips_weighs_more(perceptual: Perceptual) -> None:
+    """In the mean over steps its gradient is the same."""
+    network, losses = tiny_network(), {}
+    for every in (1, 4):
+        step = chunk_step(network, perceptual, perceptual_every=every)
+        with torch.no_grad():
+            frames, bits, *_ = step.forward(True)
+            for on in (False, True):
+                losses[every, on] = float(step._loss(frames, bits, True, on)[0])
+    often, rarely = (losses[every, True] - losses[every, False] for every in (1, 4))
+    assert often > 0.1
+    assert rarely == pytest.approx(4 * often, rel=1e-3)
+
+
+def test_rare_lpips_is_taken_that_rarely_and_the_last_is_logged(
+    bank: Bank, perceptual: Perceptual, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    real = ChunkStep.__call__
+
+    def spy(self: ChunkStep, first: bool, perceptual: bool) -> dict[str, torch.Tensor]:
+        asked.append(perceptual)
+        return real(self, first, False) | ({"lpips": torch.full((2,), 0.5)} if perceptual else {})
+
+    monkeypatch.setattr(ChunkStep, "__call__", spy)
+    lines: list[dict[str, Any]] = []
+    stage = Stage("x", 60, frames=1, chunks=1, size=64, batch=1, perceptual_every=3, perceptual_after=10)
+    Trainer(tiny_network(), bank, RunConfig(600, log_every=1), lines.append).run([stage])
+    assert not any(asked[:10])
+    assert 8 <= sum(asked) <= 27
+    first = asked.index(True)
+    assert [line["lpips"] for line in lines] == [0.0] * first + [0.5] * (60 - first)
+
+
+@pytest.mark.parametrize(("frames", "chunks"), [(1, 1), (2, 2)])
+def test_a_profile_accounts_for_a_step(
+    bank: Bank, perceptual: Perceptual, frames: int, chunks: int
+) -> None:
+    stage = Stage("x", 1, frames=frames, chunks=chunks, size=64, batch=2)
+    found = profile_stage(stage, tiny_network(), bank, perceptual, repeats=3)
+    assert set(found.crops) == {64, 32}
+    assert found.crops[64] > found.crops[32] > 0
+    assert found.parts["LPIPS"] > found.parts["optimiser"] > 0
+    assert found.parts["generator, forward"] > 0
+    assert found.pixels == 2 * frames * 64 * 64
+    assert "Mpixel/s" in str(found)
+    assert str(found).count("%") == len(found.parts)
 
 
 def test_streams_carry_state_and_one_process_keeps_its_numbers(tmp_path: Path) -> None:
