@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import islice
@@ -24,67 +23,17 @@ from s2vc_ray.gop_decoder import check_weights, coded_gop, iter_decode
 from s2vc_ray.lanes import CodecLoader, LoadedCodec, load_s2vc
 from s2vc_ray.moments import FrameNumber, Moment, clock
 from s2vc_ray.storage import open_source
+from s2vc_ray.stretch import Frame, Stretch
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    import numpy as np
-    import numpy.typing as npt
+__all__ = ["Frame", "OpenArchive", "Stretch", "open_archive"]
 
 _MEMORY = 4 << 30
 """What the GOPs decoded side by side may take, where the caller does not say how many."""
 _WORKING = 600
 """Bytes that decoding takes for each pixel of a frame, buffers and activations together; measured on a CPU."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One decoded picture.
-
-    Attributes:
-        number: the frame's number in the source, counted from 0. Behind frames that were lost inside its GOP
-            it is too small by as many.
-        pts: its time stamp in the header's ``time_base``, as in the source.
-        seconds: since the first picture of the archive; exact.
-        rgb: uint8, shape (H, W, 3), full range, before any rotation.
-    """
-
-    number: int
-    pts: int
-    seconds: Fraction
-    rgb: npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """A run of pictures: which they are, and which GOPs it takes to decode them.
-
-    Attributes:
-        gops: positions of the GOPs in the archive's index.
-        frames: how many pictures it has.
-        payload_bytes: of the GOPs, to be read and decoded.
-        begin: pts of the first picture; None when it is the archive's first.
-        end: pts at which the last picture ends; None when it is the archive's last.
-        until: pictures from this pts on are out, in ``time_base`` units; None: all are in.
-        last_duration: of the last picture in ``time_base`` units, 0 when unknown.
-    """
-
-    gops: range
-    frames: int
-    payload_bytes: int
-    begin: int | None
-    end: int | None
-    until: Fraction | None
-    last_duration: int
-
-    @property
-    def whole(self) -> bool:
-        """Whether it is all of the archive."""
-        return self.begin is None and self.end is None
-
-    def holds(self, pts: int) -> bool:
-        """Whether a picture with this time stamp, of one of ``gops``, is in it."""
-        return (self.begin is None or pts >= self.begin) and (self.until is None or pts < self.until)
 
 
 def open_archive(

@@ -26,10 +26,11 @@ from s2vc_ray.passthrough_format import Passthrough
 from s2vc_ray.passthrough_head import PassAttachment, PassHead, PassStream
 from s2vc_ray.passthrough_packets import CORRUPT, DISCARD, DISPOSABLE, KEY, PassPacket
 from s2vc_ray.portable_tags import printable
-from s2vc_ray.remux import PICTURE_FILES, REFUSALS, add_track, first_packets, restore_packet, why_refused
+from s2vc_ray.remux import PICTURE_FILES
 from s2vc_ray.source_io import TAG_ERRORS
 from s2vc_ray.storage import TEMPORARY_SUFFIX, Storage, open_source, open_storage
 from s2vc_ray.storage_local import local_errors
+from s2vc_ray.tracks import REFUSALS, add_track, first_packets, restore_packet, why_refused
 
 _AT_ONCE = 16
 """Streams written in one reading of the packets, each to up to three files."""

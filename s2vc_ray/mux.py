@@ -13,60 +13,35 @@ from __future__ import annotations
 import os
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
-from typing import IO
 
 import av
 from av.container import OutputContainer
 
-from s2vc_ray import y4m
-from s2vc_ray.colour import FULL, UNSPECIFIED, effective_matrix
 from s2vc_ray.encoders import Encoder
 from s2vc_ray.encoders import encoder as h264
 from s2vc_ray.errors import ConfigError, ObjectExists, StorageError
+from s2vc_ray.mux_report import MuxReport, mux_report
 from s2vc_ray.passthrough_format import Passthrough
-from s2vc_ray.passthrough_head import Omitted
-from s2vc_ray.pictures import Clock, TimedFrame, VideoHeader, YuvConverter, add_video, checked, encode
-from s2vc_ray.portable_tags import free_form, printable
+from s2vc_ray.pictures import Clock, TimedFrame, VideoHeader, add_video, checked, encode
+from s2vc_ray.portable_tags import free_form
 from s2vc_ray.readback import check_carried
-from s2vc_ray.remux import REFUSALS, Remux
+from s2vc_ray.remux import Remux
 from s2vc_ray.source_io import TAG_ERRORS
 from s2vc_ray.storage_local import local_errors
 from s2vc_ray.stream_tags import not_written
+from s2vc_ray.tracks import REFUSALS
+from s2vc_ray.y4m_file import write_y4m
 
 __all__ = ["MuxReport", "VideoHeader", "check_output", "write_video"]
 
 _WITHOUT = "a carried stream may be the reason: write it without them (--no-passthrough)"
 
 _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".y4m": "y4m"}
-
-
-@dataclass(frozen=True, slots=True)
-class MuxReport:
-    """What was written, and what could not be.
-
-    Attributes:
-        frames: pictures written.
-        pts_error: largest difference in seconds between a frame's time and what the file says; 0 is exact.
-        carried: source indices of the streams that are in the file.
-        omitted: streams and attachments that are not, with reasons.
-        rounded: source index of a carried stream to the largest rounding of its packets' times in seconds.
-        notes: whatever else differs from the source, one sentence each: tags that were not kept,
-            streams whose packets the container stores in another form (such as AAC without its ADTS headers).
-    """
-
-    frames: int
-    pts_error: Fraction
-    carried: tuple[int, ...]
-    omitted: tuple[Omitted, ...]
-    rounded: dict[int, Fraction]
-    notes: tuple[str, ...]
 
 
 def write_video(
@@ -100,7 +75,7 @@ def write_video(
     if os.fspath(out) == "-":
         try:
             if kind == "y4m":
-                return _write_y4m(sys.stdout.buffer, frames, header, passthrough)
+                return write_y4m(sys.stdout.buffer, frames, header, passthrough)
             return _write_container(None, kind, frames, header, passthrough, chosen)
         except BrokenPipeError:
             raise
@@ -110,7 +85,7 @@ def write_video(
     def write(temporary: Path) -> MuxReport:
         if kind == "y4m":
             with temporary.open("wb") as file:
-                return _write_y4m(file, frames, header, passthrough)
+                return write_y4m(file, frames, header, passthrough)
         return _write_container(temporary, kind, frames, header, passthrough, chosen)
 
     return _renamed_on_success(Path(out), write)
@@ -152,45 +127,6 @@ def _renamed_on_success(path: Path, write: Callable[[Path], MuxReport]) -> MuxRe
         finally:
             temporary.unlink(missing_ok=True)
     return report
-
-
-def _write_y4m(
-    file: IO[bytes], frames: Iterable[TimedFrame], header: VideoHeader, passthrough: Passthrough | None
-) -> MuxReport:
-    rate = header.average_rate or Fraction(25)
-    full = header.colour.range == FULL
-    fields = header.tags.field_order
-    file.write(y4m.header_line(header.width, header.height, rate, header.sample_aspect, full, fields))
-    convert = YuvConverter(header, y4m.FORMAT)
-    count, first, error = 0, 0, Fraction(0)
-    for pts, rgb in checked(frames, header):
-        first = pts if count == 0 else first
-        error = max(error, abs((pts - first) * header.time_base - count / rate))
-        y4m.write_frame(file, convert(rgb))
-        count += 1
-    file.flush()
-    notes = [f"y4m shows every frame for {1 / rate} s"] if error else []
-    notes += not_written("y4m", header.tags, header.height)
-    if first:
-        notes.append("y4m begins at time 0")
-    if header.rotation:
-        notes.append(f"y4m cannot say that the picture is rotated by {header.rotation} degrees")
-    matrix = effective_matrix(header.colour.matrix, header.width, header.height)
-    if matrix != effective_matrix(UNSPECIFIED, header.width, header.height):
-        notes.append(f"y4m cannot name the colour matrix: tell the reader that it is {matrix} (ITU-T H.273)")
-    omitted: list[Omitted] = []
-    if passthrough is not None:
-        head = passthrough.head
-        omitted += head.omitted
-        omitted += [
-            Omitted(one.index, one.kind, one.codec, "y4m holds only pictures") for one in head.streams
-        ]
-        omitted += [
-            Omitted(one.index, "attachment", one.name, "y4m holds only pictures") for one in head.attachments
-        ]
-        if head.metadata or head.chapters:
-            notes.append("y4m holds no tags and no chapters")
-    return _report(count, error, omitted=omitted, notes=notes)
 
 
 def _write_container(
@@ -266,23 +202,8 @@ def _write_container(
         notes += remux.refusals() if remux else []
         error = max(abs(Fraction(clock.tick(pts), clock.rate) - at) for pts, at in zip(written, expected))
     if remux is None:
-        return _report(len(written), error, notes=notes)
-    return _report(len(written), error, remux.carried, remux.omitted, rounded, notes)
-
-
-def _report(
-    frames: int,
-    pts_error: Fraction,
-    carried: Iterable[int] = (),
-    omitted: Iterable[Omitted] = (),
-    rounded: Mapping[int, Fraction] = MappingProxyType({}),
-    notes: Iterable[str] = (),
-) -> MuxReport:
-    """The report with names and tags of the source made fit to be shown."""
-    shown = [replace(one, codec=printable(one.codec), reason=printable(one.reason)) for one in omitted]
-    return MuxReport(
-        frames, pts_error, tuple(carried), tuple(shown), dict(rounded), tuple(map(printable, notes))
-    )
+        return mux_report(len(written), error, notes=notes)
+    return mux_report(len(written), error, remux.carried, remux.omitted, rounded, notes)
 
 
 @contextmanager
