@@ -303,7 +303,7 @@ def test_lpips_of_crops_is_near_that_of_the_whole_in_the_mean(perceptual: Percep
     whole = float(perceptual(noisy, clip).mean())
     tiles = [(..., slice(y, y + 64), slice(x, x + 64)) for y in (0, 64) for x in (0, 64)]
     means = [float(perceptual(noisy[tile], clip[tile]).mean()) for tile in tiles]
-    assert float(np.mean(means)) == pytest.approx(whole, rel=0.13)
+    assert 0.75 * whole < float(np.mean(means)) < 1.1 * whole
 
 
 def test_rarer_lpips_weighs_more(perceptual: Perceptual) -> None:
