@@ -23,6 +23,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from jobs.bench_clips import Pixels
 from jobs.bench_coded import Anchor, Coded
 from jobs.bench_ffmpeg import VvencAnchor
+from s2vc_ray.priority import ordinary_priority
 
 _FLAGS = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
@@ -75,6 +76,8 @@ class FfmpegAnchor:
         if gop:
             context.gop_size = gop
         context.options = {k: v for k, v in self.settings(point, gop).items() if k != "encoder"}
+        with ordinary_priority():
+            context.open()
         scaler, packets = VideoReformatter(), []
         for index, picture in enumerate(frames):
             frame = scaler.reformat(

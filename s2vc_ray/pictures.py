@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 from s2vc_ray.colour import EXACT, FULL, LIMITED, effective_matrix, scaler_matrix
 from s2vc_ray.encoders import Encoder
 from s2vc_ray.errors import ConfigError, StorageError
+from s2vc_ray.priority import ordinary_priority
 from s2vc_ray.stream_tags import encoder_options, tag_stream
 from s2vc_ray.values import UNTAGGED, ColourTags, PictureTags, VideoInfo
 
@@ -153,7 +154,10 @@ def encode(
         durations[tick] = after - tick
         frame = convert(rgb)
         frame.pts, frame.time_base = tick, Fraction(1, clock.rate)
-        yield from _timed(video.encode(frame), durations)
+        # The first frame opens the encoder.
+        with ordinary_priority():
+            packets = video.encode(frame)
+        yield from _timed(packets, durations)
     yield from _timed(video.encode(None), durations)
 
 

@@ -10,6 +10,8 @@ import av
 import av.filter
 import numpy as np
 
+from s2vc_ray.priority import ordinary_priority
+
 RATE = 25
 QUIET = {"x265-params": "log-level=none"}
 
@@ -97,7 +99,9 @@ def make_clip(
                 flag.vpush(frame)
                 frame = flag.vpull()
             frame.pts, frame.time_base = time, time_base
-            out.mux(video.encode(frame))
+            with ordinary_priority():
+                packets = video.encode(frame)
+            out.mux(packets)
         out.mux(video.encode())
     return path
 
