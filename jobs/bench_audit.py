@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from s2vc_ray.manifest import SCHEMA, part_key
-from s2vc_ray.manifest_compact import COMPACT, ROWS
+from s2vc_ray.manifest_compact import COMPACT, ROWS, copy_writer
 
 _JOBS = 20
 _HASHES = 512
@@ -103,7 +103,7 @@ def write_copy(folder: Path, videos: int, gops: int) -> None:
     path = folder / COMPACT / f"{'0' * 16}.parquet"
     path.parent.mkdir(parents=True)
     step = max(1, ROWS // gops)
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+    with copy_writer(path) as writer:
         for first in range(0, videos, step):
             writer.write_table(synthetic(range(first, min(videos, first + step)), gops), row_group_size=ROWS)
     for video in range(videos):

@@ -322,16 +322,16 @@ def _fetch_copies(
 def _write_listing(storage: Storage, path: Path) -> list[str]:
     """Write job and video id of every part to a file; returns what else lies among them."""
     strange: list[str] = []
-    items = storage.list(f"{ROOT}/")
+    keys = storage.keys(f"{ROOT}/")
     with pq.ParquetWriter(path, _PART) as writer:
-        while page := list(islice(items, _BATCH)):
-            parts = [named_part(item.key) for item in page]
+        while page := list(islice(keys, _BATCH)):
+            parts = [named_part(key) for key in page]
             columns = zip(*(part for part in parts if part), strict=True)
             writer.write_table(pa.table([pa.array(one) for one in columns] or [[], []], schema=_PART))
             strange += [
-                f"{item.key}: not the name of a manifest part"
-                for item, part in zip(page, parts, strict=True)
-                if not part and item.key.endswith(".parquet")
+                f"{key}: not the name of a manifest part"
+                for key, part in zip(page, parts, strict=True)
+                if not part and key.endswith(".parquet")
             ]
     return strange
 

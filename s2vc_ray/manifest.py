@@ -394,7 +394,7 @@ def _reading(key: str) -> Iterator[None]:
 
 
 def _part_keys(storage: Storage) -> Iterator[str]:
-    return (found.key for found in storage.list(f"{ROOT}/") if found.key.endswith(".parquet"))
+    return (key for key in storage.keys(f"{ROOT}/") if key.endswith(".parquet"))
 
 
 def read_part(storage: Storage, key: str) -> pa.Table:

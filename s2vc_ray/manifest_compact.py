@@ -60,7 +60,7 @@ def compact_manifest(destination: Storage | str) -> CompactReport:
         StorageError: the store refused or failed, or a copy cannot be read; nothing was changed.
     """
     storage = open_storage(destination) if isinstance(destination, str) else destination
-    listed = {found for item in storage.list(f"{ROOT}/") if (found := named_part(item.key))}
+    listed = {found for key in storage.keys(f"{ROOT}/") if (found := named_part(key))}
     if not listed:
         raise ObjectMissing(f"no manifest under {storage.uri}: is that the destination of a compress job?")
     todo = sorted(listed - set(_copied(storage)))
@@ -109,7 +109,7 @@ def copy_parts(
     """
     number = rows = 0
     left_out: list[str] = []
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+    with copy_writer(path) as writer:
         group = _RowGroup(writer)
         for key, table in _tables(storage, parts, lossless):
             if isinstance(table, str):
@@ -120,6 +120,16 @@ def copy_parts(
             group.add(table)
         group.write()
     return Copied(number, rows, tuple(left_out))
+
+
+def copy_writer(path: Path) -> pq.ParquetWriter:
+    """A writer of what is read whole, and often: figures, of which hardly two are alike, are split into their bytes,
+    and have no dictionary, which would be as large as themselves and take twice as long to read."""
+    figures = [field.name for field in SCHEMA if pa.types.is_floating(field.type)]
+    repeated = [name for name in SCHEMA.names if name not in {*figures, "payload_sha256"}]
+    return pq.ParquetWriter(
+        path, SCHEMA, compression="zstd", use_dictionary=repeated, use_byte_stream_split=figures
+    )
 
 
 class _RowGroup:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Names of unfinished local writes end so; no object may, on any backend.
 TEMPORARY_SUFFIX = ".s2vc-tmp"
 _MAX_KEY_BYTES = 900
+_NO_PARTS = frozenset(("", ".", ".."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,10 @@ class Storage(Protocol):
         """
         ...
 
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """The keys that ``list`` gives, and nothing else of the objects: where those are files, none is looked at."""
+        ...
+
     def delete(self, key: str) -> None:
         """Remove the object; no error when there is none."""
         ...
@@ -147,9 +152,11 @@ def check_key(key: str) -> str:
     except UnicodeEncodeError:
         raise StorageError(f"key {key!r} is not valid UTF-8") from None
     parts = key.split("/")
-    if "\0" in key or "\\" in key or any(part in ("", ".", "..") for part in parts):
+    if "\0" in key or "\\" in key or not _NO_PARTS.isdisjoint(parts):
         raise StorageError(f"key {key!r} must be relative, '/'-separated, without empty, '.' or '..' parts")
-    if size > _MAX_KEY_BYTES or any(part.endswith(TEMPORARY_SUFFIX) for part in parts):
+    if size > _MAX_KEY_BYTES or (
+        TEMPORARY_SUFFIX in key and any(part.endswith(TEMPORARY_SUFFIX) for part in parts)
+    ):
         raise StorageError(f"key {key[:80]!r} is longer than {_MAX_KEY_BYTES} bytes or a temporary name")
     return key
 

@@ -114,16 +114,23 @@ class LocalStorage:
 
     def list(self, prefix: str = "") -> Iterator[ObjectStat]:
         """See `Storage.list`. Names that are no valid key are passed over with a warning in the log."""
-        for path, key in self._walk(self.root, "", prefix):
-            if path.name.endswith(TEMPORARY_SUFFIX):
-                continue
+        for key in self.keys(prefix):
             try:
-                found = stat_file(path, check_key(key))
+                found = stat_file(self.root / key, key)
             except StorageError as error:
                 _log.warning("not listed: %s", error)
                 continue
             if found is not None:
                 yield found
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """See `Storage.keys`. Not looked at, links to nothing and pipes are told from files by `list` alone."""
+        for key in self._walk("", prefix):
+            if not key.endswith(TEMPORARY_SUFFIX):
+                try:
+                    yield check_key(key)
+                except StorageError as error:
+                    _log.warning("not listed: %s", error)
 
     def delete(self, key: str) -> None:
         """See `Storage.delete`. Folders that become empty go too, the root stays."""
@@ -161,7 +168,8 @@ class LocalStorage:
 
     def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
         """See `Storage.unfinished`: temporary files."""
-        for path, key in self._walk(self.root, "", prefix):
+        for key in self._walk("", prefix):
+            path = self.root / key
             if path.name.startswith(".") and path.name.endswith(TEMPORARY_SUFFIX):
                 with local_errors(f"examine {path}"), contextlib.suppress(FileNotFoundError):
                     found = path.lstat()
@@ -195,8 +203,9 @@ class LocalStorage:
                 )
         return path
 
-    def _walk(self, folder: Path, below: str, prefix: str) -> Iterator[tuple[Path, str]]:
+    def _walk(self, below: str, prefix: str) -> Iterator[str]:
         """Files in the order of their whole keys: a folder sorts as its name with the slash, not without."""
+        folder = self.root / below
         with local_errors(f"list {folder}"):
             try:
                 with os.scandir(folder) as entries:
@@ -207,9 +216,9 @@ class LocalStorage:
             key = below + name
             if name.endswith("/"):
                 if key.startswith(prefix) or prefix.startswith(key):
-                    yield from self._walk(folder / name[:-1], key, prefix)
+                    yield from self._walk(key, prefix)
             elif key.startswith(prefix) or name.endswith(TEMPORARY_SUFFIX):
-                yield folder / name, key
+                yield key
 
 
 @contextlib.contextmanager

@@ -130,6 +130,10 @@ class S3Storage:
                 continue
             yield _stat(key, found, found["Size"])
 
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """See `Storage.keys`."""
+        return (item.key for item in self.list(prefix))
+
     def delete(self, key: str) -> None:
         """See `Storage.delete`."""
         name = self._name(key)

@@ -58,6 +58,9 @@ class MemoryStorage:
             if key.startswith(prefix):
                 yield self._stat(key)
 
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        return (item.key for item in self.list(prefix))
+
     def delete(self, key: str) -> None:
         self.objects.pop(check_key(key), None)
 

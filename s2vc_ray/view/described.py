@@ -34,7 +34,7 @@ def described(archive: str) -> Described:
         StorageError: the store refused or failed.
     """
     for storage, key in _destinations(archive):
-        parts = list(islice((item.key for item in storage.list(f"{ROOT}/")), _PARTS + 1))
+        parts = list(islice(storage.keys(f"{ROOT}/"), _PARTS + 1))
         if not parts:
             continue
         if len(parts) > _PARTS:

@@ -7,6 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -170,6 +174,60 @@ def test_others_see_each_row_once_beside_a_copy(tmp_path: Path) -> None:
     compact_manifest(storage)
     table = ds.dataset(tmp_path / "manifest", format="parquet", partitioning="hive").to_table()
     assert table.num_rows == 2
+
+
+@pytest.fixture
+def ten_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of ten jobs, a row group each."""
+    monkeypatch.setattr("s2vc_ray.manifest_compact.ROWS", 50)
+    storage = open_storage(str(tmp_path))
+    for day in range(1, 11):
+        rng = np.random.default_rng(day)
+        video(
+            storage,
+            f"{day}.mp4",
+            [{"psnr_mean": value, "q": day} for value in rng.normal(30, 2, 50)],
+            day=day,
+        )
+    key = compact_manifest(storage).key
+    assert key is not None
+    return tmp_path / key
+
+
+def test_a_condition_on_the_job_reads_only_its_row_groups(ten_days: Path) -> None:
+    (fragment,) = ds.dataset(ten_days, schema=SCHEMA).get_fragments()
+    assert len(fragment.split_by_row_group()) == 10
+    (group,) = fragment.split_by_row_group(ds.field("job") == job_id(4))
+    assert group.to_table()["job"].unique().to_pylist() == [job_id(4)]
+    # The same in bytes: with all other row groups destroyed, whoever still reads one fails.
+    spared = pq.ParquetFile(ten_days).metadata.row_group(3)
+    chunks = [spared.column(number) for number in range(spared.num_columns)]
+    begin = min(chunk.dictionary_page_offset or chunk.data_page_offset for chunk in chunks)
+    end = begin + sum(chunk.total_compressed_size for chunk in chunks)
+    data = bytearray(ten_days.read_bytes())
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    data[4:begin] = bytes(begin - 4)
+    data[end:footer] = bytes(footer - end)
+    ten_days.write_bytes(data)
+    query = f"select count(*), sum(q)::int, count(psnr_mean) from '{ten_days}' where job = '{job_id(4)}'"
+    assert duckdb.execute(query).fetchall() == [(50, 200, 50)]
+    with pytest.raises(duckdb.Error):
+        duckdb.execute(query.replace(job_id(4), job_id(5))).fetchall()
+
+
+def test_figures_have_no_dictionary_and_words_have_one(ten_days: Path) -> None:
+    group = pq.ParquetFile(ten_days).metadata.row_group(0)
+    chunks = {chunk.path_in_schema: chunk for chunk in map(group.column, range(group.num_columns))}
+    assert chunks["psnr_mean"].encodings.count("BYTE_STREAM_SPLIT") == 1
+    assert not chunks["psnr_mean"].has_dictionary_page
+    assert not chunks["payload_sha256"].has_dictionary_page
+    assert chunks["job"].has_dictionary_page
+    expected = pq.read_table(ten_days)["psnr_mean"].to_pylist()
+    assert pd.read_parquet(ten_days)["psnr_mean"].to_list() == expected
+    assert pl.read_parquet(ten_days)["psnr_mean"].to_list() == expected
+    assert [
+        value for (value,) in duckdb.execute(f"select psnr_mean from '{ten_days}'").fetchall()
+    ] == expected
 
 
 def test_an_upload_of_a_copy_that_nobody_finished_is_ours() -> None:

@@ -149,6 +149,8 @@ def test_list_takes_any_prefix(storage: Storage) -> None:
     assert sorted(found.key for found in storage.list("a/b")) == ["a/b", "a/b.c"]
     assert [found.key for found in storage.list("é/ü +")] == ["é/ü +%25?#&"]
     assert list(storage.list("nothing/")) == []
+    for prefix in ("", "a/", "a/b", "é/ü +", "nothing/"):
+        assert sorted(storage.keys(prefix)) == sorted(found.key for found in storage.list(prefix))
     for found in storage.list():
         assert found == storage.stat(found.key)
         assert storage.read(found.key) == found.key.encode()
