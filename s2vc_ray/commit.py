@@ -20,7 +20,7 @@ from s2vc_model.heap import give_back
 from s2vc_ray.adopted import adopted_gop, expected_frames
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord, write_archive
 from s2vc_ray.decisions import decisions
-from s2vc_ray.errors import CorruptArchive, LargerThanSource, ObjectExists, ObjectMissing, SourceError
+from s2vc_ray.errors import CorruptArchive, LargerThanSource, ObjectExists, ObjectMissing
 from s2vc_ray.fixity import fixity
 from s2vc_ray.framemd5 import FrameListWriter, read_frame_list
 from s2vc_ray.gop_log import GopLog
@@ -28,9 +28,9 @@ from s2vc_ray.manifest import write_part
 from s2vc_ray.passthrough import extract
 from s2vc_ray.plan import PlannedVideo, PublishedVideo, SourceFixity, is_published
 from s2vc_ray.rows import JobContext, Published, gop_rows
-from s2vc_ray.sources import Source, open_media
+from s2vc_ray.sources import Source, check_unchanged, open_media
 from s2vc_ray.staging import StagedObject, staging_key, unpack_staged
-from s2vc_ray.storage import Storage, stat_source
+from s2vc_ray.storage import Storage
 from s2vc_ray.storage_local import local_errors
 
 
@@ -122,7 +122,7 @@ def _publish(
         with path.open("rb") as stream:
             published = verified(stream, video.source.archive_key, gops)
         published = replace(published, framemd5_sha256=fixity(frames).sha256)
-        check_unchanged(video.source.uri, video.fixity)
+        check_unchanged(video.source.uri, video.fixity.size, video.fixity.etag)
         is_new = storage.stat(published.key) is None
         if is_new and not job.config.allow_larger:
             check_smaller(video, published)
@@ -260,13 +260,6 @@ def verified(stream: BinaryIO, key: str, gops: GopLog) -> Published:
         raise CorruptArchive(f"{key}: the assembled archive does not hold the GOPs that were staged")
     stream.seek(0)
     return Published(key, fixity(stream), reader.header, reader.index)
-
-
-def check_unchanged(uri: str, known: SourceFixity) -> None:
-    """Raise SourceError unless the source has the size and tag that it had."""
-    now = stat_source(uri)
-    if (now.size, now.etag) != (known.size, known.etag):
-        raise SourceError(f"{uri}: changed while it was being compressed; run the job again")
 
 
 def check_smaller(video: PlannedVideo, archive: Published) -> None:

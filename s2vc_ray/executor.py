@@ -42,11 +42,13 @@ class GopTask:
     """One GOP to code; ``staging`` is the key prefix under which its payload is staged.
 
     ``max_bpp`` is the most payload bits per true pixel where its video has a budget; see `s2vc_ray.size_budget`.
+    ``version`` is the source's size and tag when it was planned: frames of another are never staged. None: any.
     """
 
     spec: GopSpec
     staging: str
     max_bpp: float | None = None
+    version: tuple[int, str] | None = None
 
     @property
     def key(self) -> str:

@@ -235,7 +235,8 @@ class Flow:
         for gop in video.staged:
             self._reporter.gop_done(gop, resumed=True)
         todo = (spec for spec in video.specs if spec.index not in open_.done)
-        self._queue.add(GopTask(spec, video.staging, video.max_bpp) for spec in todo)
+        version = video.fixity.size, video.fixity.etag
+        self._queue.add(GopTask(spec, video.staging, video.max_bpp, version) for spec in todo)
         self._close_if_settled(open_)
 
     def _failed_try(self, failure: GopFailure, final: bool) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from s2vc_ray.adopted import adopted_gop, unmeasured
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord, write_archive
-from s2vc_ray.commit import check_smaller, check_unchanged, clear_staging, creator, verified
+from s2vc_ray.commit import check_smaller, clear_staging, creator, verified
 from s2vc_ray.errors import CorruptArchive, ObjectMissing, SourceError
 from s2vc_ray.finish import Done, finish, skipped
 from s2vc_ray.fixity import fixity
@@ -27,6 +27,7 @@ from s2vc_ray.reencode_plan import is_made
 from s2vc_ray.results import VideoResult
 from s2vc_ray.revision import Revision
 from s2vc_ray.rows import JobContext, Published, gop_rows
+from s2vc_ray.sources import check_unchanged
 from s2vc_ray.staging import StagedGop, staging_key, unpack_staged
 from s2vc_ray.storage import Storage
 from s2vc_ray.storage_local import local_errors
@@ -162,7 +163,7 @@ def _publish(
         with path.open("rb") as made:
             published = verified(made, revision.archive_key, gops)
         published = replace(published, framemd5_sha256=rows[0].framemd5_sha256)
-        check_unchanged(video.specs[0].source_uri, video.fixity)
+        check_unchanged(video.specs[0].source_uri, video.fixity.size, video.fixity.etag)
         is_new = storage.stat(published.key) is None
         if is_new and not job.config.allow_larger:
             check_smaller(video, published)

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from s2vc_ray.block_cache import BlockCache
-from s2vc_ray.errors import ConfigError
-from s2vc_ray.storage import local_path, open_source, open_storage
+from s2vc_ray.errors import ConfigError, SourceError
+from s2vc_ray.storage import local_path, open_source, open_storage, stat_source
 from s2vc_ray.versions import FRAME_LIST_SUFFIX, archive_key
 
 _SUFFIXES = """
@@ -112,6 +112,13 @@ def open_media(uri: str, cache: BlockCache | None = None) -> Iterator[str | Bina
             yield stream
     else:
         yield str(local_path(uri))
+
+
+def check_unchanged(uri: str, size: int, etag: str) -> None:
+    """Raise SourceError unless the source has the size and the tag that it had."""
+    now = stat_source(uri)
+    if (now.size, now.etag) != (size, etag):
+        raise SourceError(f"{uri}: changed while it was being compressed; run the job again")
 
 
 def _expand(argument: str) -> Iterator[Source]:

@@ -24,13 +24,13 @@ from s2vc_ray.errors import ObjectMissing, StoreUnavailable
 from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch, GopFailure, GopOutcome, GopTask
 from s2vc_ray.frames import DecodedGop, decode_gop
 from s2vc_ray.lanes import CodecLoader, CodedGop, Lanes, LoadedCodec, load_s2vc
-from s2vc_ray.sources import open_media
+from s2vc_ray.sources import check_unchanged, open_media
 from s2vc_ray.staging import StagedGop, StagedObject, pack_staged, unpack_staged
 from s2vc_ray.storage import open_storage
 from s2vc_ray.targets import Goal
 from s2vc_ray.times import Times
 from s2vc_ray.usage import Meter, Usage
-from s2vc_ray.values import FrameDigest, GopSpec
+from s2vc_ray.values import FrameDigest
 
 __all__ = ["CodecLoader", "LoadedCodec", "Worker", "load_s2vc"]
 
@@ -108,7 +108,7 @@ class Worker:
                 if staged is not None:
                     outcomes[task] = staged
                 else:
-                    gop, seconds = self._decode_source(task.spec)
+                    gop, seconds = self._decode_source(task)
                     sources[task] = _Source(gop.pts, gop.digests, gop.corrupt, gop.interlaced, seconds)
                     frames.append(gop.frames)
                     # The codec frees them when they are coded, unless something else holds them.
@@ -135,10 +135,14 @@ class Worker:
             except ObjectMissing:
                 return None
 
-    def _decode_source(self, spec: GopSpec) -> tuple[DecodedGop, float]:
-        begun = time.perf_counter()
-        with self._meter.doing("source"), open_media(spec.source_uri, self._blocks) as source:
-            gop = decode_gop(source, spec, threads=self._threads, deinterlace=self._config.deinterlace)
+    def _decode_source(self, task: GopTask) -> tuple[DecodedGop, float]:
+        begun, spec = time.perf_counter(), task.spec
+        with self._meter.doing("source"):
+            with open_media(spec.source_uri, self._blocks) as source:
+                gop = decode_gop(source, spec, threads=self._threads, deinterlace=self._config.deinterlace)
+            # The staging key names the bytes that were planned: others under it would be taken for them later.
+            if task.version:
+                check_unchanged(spec.source_uri, *task.version)
         return gop, time.perf_counter() - begun
 
     def _stage(self, task: GopTask, attempt: int, source: _Source, coded: CodedGop) -> StagedGop:
