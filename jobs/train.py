@@ -28,7 +28,13 @@ from s2vc_model.config import PRESETS
 from s2vc_model.errors import TrainingError, WeightsError
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.train.ceiling import ceilings
-from s2vc_model.train.checkpoint import checkpoint_note, load_checkpoint, save_checkpoint
+from s2vc_model.train.checkpoint import (
+    checkpoint_companions,
+    checkpoint_note,
+    load_checkpoint,
+    save_checkpoint,
+)
+from s2vc_model.train.companions import Companions
 from s2vc_model.train.cost import frame_cost
 from s2vc_model.train.data import CLIPS, PHOTOS, Bank, BankConfig
 from s2vc_model.train.keeper import Ending, Keeper
@@ -49,7 +55,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", nargs="+", type=Path, default=[], help="folders of clips and photos to train on")
     p.add_argument(
-        "--profile", action="store_true", help="instead of training, print where a step of each stage spends its time"
+        "--profile",
+        action="store_true",
+        help="instead of training, print where a step of each stage spends its time",
     )
     p.add_argument("--out", type=Path, help="folder for checkpoint.safetensors and log.jsonl")
     p.add_argument(
@@ -70,7 +78,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="instead of training, print what first frames of these clips look like at best: latents not rounded",
     )
     stages = ", ".join(RECIPE)
-    p.add_argument("--stages", default="autoencoder,intra,pairs,streams", help=f"comma-separated, of {stages}")
+    p.add_argument(
+        "--stages", default="autoencoder,intra,pairs,streams", help=f"comma-separated, of {stages}"
+    )
     p.add_argument("--set", nargs="*", default=[], metavar="STAGE.FIELD=VALUE", help="override recipe fields")
     p.add_argument(
         "--budget-minutes",
@@ -191,6 +201,9 @@ def train(
     began = time.monotonic()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = False
+    companions = Companions.for_stages(stages, network.config, device)
+    if args.init and args.init.is_file():
+        companions.go_on_from(checkpoint_companions(args.init))
     if ranks.first and args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     if network.config.generator == "small":
@@ -206,7 +219,7 @@ def train(
     if args.profile:
         perceptual = Perceptual(device)
         for stage in stages:
-            print(profile_stage(stage, network, bank, perceptual), flush=True)
+            print(profile_stage(stage, network, bank, perceptual, companions), flush=True)
         return {}
     note: dict[str, object] = {
         "stages": args.stages, "set": args.set, "budget_minutes": args.budget_minutes, "seed": args.seed,
@@ -215,14 +228,16 @@ def train(
 
     def write(averaged: dict[str, Tensor], taken: int, complete: bool) -> None:
         note.update(steps=steps + taken, complete=complete)
-        save_checkpoint(args.out / "checkpoint.safetensors", network.config, averaged, note)
+        save_checkpoint(
+            args.out / "checkpoint.safetensors", network.config, averaged, note, companions.learned()
+        )
 
     size = 2 * sum(p.numel() for p in network.parameters())
     keeper = Keeper(write, args.checkpoint_minutes * 60, size) if ranks.first else None
     left = ranks.from_first(args.budget_minutes * 60 - (time.monotonic() - began))
     config = RunConfig(left, args.anneal_steps, args.seed, steps, args.log_every)
     log = json_lines(args.out / "log.jsonl") if ranks.first else _quiet
-    trainer = Trainer(network, bank, config, log, ranks, keeper, ending)
+    trainer = Trainer(network, bank, config, log, ranks, keeper, ending, companions)
     network.load_state_dict(trainer.run(stages), strict=False)
     if ending.signal:
         _say(ranks, f"ended by {ending.signal.name}")
@@ -244,7 +259,9 @@ def show_ceilings(network: S2vcNetwork, folder: Path) -> None:
         found.append((*c.open, *c.coded))
         print(f"{c.name:32} {_scores(found[-1])}", flush=True)
     if found:
-        print(f"{'mean':32} {_scores(tuple(sum(column) / len(found) for column in zip(*found, strict=True)))}")
+        print(
+            f"{'mean':32} {_scores(tuple(sum(column) / len(found) for column in zip(*found, strict=True)))}"
+        )
 
 
 def _scores(row: tuple[float, ...]) -> str:

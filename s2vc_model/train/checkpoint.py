@@ -17,13 +17,23 @@ from s2vc_model.errors import WeightsError
 from s2vc_model.network import S2vcNetwork
 
 _SMALL = 8192
+_COMPANION = "companion."
 
 
-def save_checkpoint(path: Path, config: CodecConfig, tensors: dict[str, Tensor], note: dict[str, object]) -> None:
+def save_checkpoint(
+    path: Path,
+    config: CodecConfig,
+    tensors: dict[str, Tensor],
+    note: dict[str, object],
+    companions: dict[str, Tensor] | None = None,
+) -> None:
     """Write averaged tensors: fp16, but fp32 for small ones (biases, quality scales), with the config inside.
+
+    ``companions`` are tensors that only training needs; weights made of the checkpoint lack them.
 
     A file that is there stays whole until the new one is on the disk.
     """
+    tensors = tensors | {_COMPANION + k: v for k, v in (companions or {}).items()}
     kept = {
         k: v.detach().to("cpu", torch.float32 if v.numel() <= _SMALL else torch.float16).contiguous()
         for k, v in tensors.items()
@@ -45,7 +55,8 @@ def load_checkpoint(path: Path) -> S2vcNetwork:
     try:
         with safe_open(str(path), framework="pt") as file:
             config = CodecConfig.from_dict(json.loads(file.metadata()["config"]))
-            tensors = {k: file.get_tensor(k).float() for k in file.keys()}  # noqa: SIM118
+            names = [k for k in file.keys() if not k.startswith(_COMPANION)]  # noqa: SIM118
+            tensors = {k: file.get_tensor(k).float() for k in names}
         net = S2vcNetwork(config)
         missing, unexpected = net.load_state_dict(tensors, strict=False)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -61,3 +72,10 @@ def checkpoint_note(path: Path) -> dict[str, Any]:
     with safe_open(str(path), framework="pt") as file:
         note: dict[str, Any] = json.loads(file.metadata()["note"])
     return note
+
+
+def checkpoint_companions(path: Path) -> dict[str, Tensor]:
+    """The companions' tensors in a checkpoint that :func:`load_checkpoint` has read."""
+    with safe_open(str(path), framework="pt") as file:
+        names = [k for k in file.keys() if k.startswith(_COMPANION)]  # noqa: SIM118
+        return {k.removeprefix(_COMPANION): file.get_tensor(k).float() for k in names}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.train.average import Average
+from s2vc_model.train.companions import Companions
 from s2vc_model.train.data import Bank, Batch
 from s2vc_model.train.keeper import Ending, Keeper
 from s2vc_model.train.losses import Perceptual
@@ -22,6 +23,9 @@ from s2vc_model.train.ranks import Ranks
 from s2vc_model.train.recipe import Stage, Weights
 from s2vc_model.train.step import ChunkStep, Dials, Optimiser
 from s2vc_model.transforms import start_inter_from_intra
+
+EXTRAS = ("semantic",)
+"""Logged where a stage has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class Trainer:
         ranks: the processes that train together; all start from the same network and bank.
         keeper: writes checkpoints, of the first rank.
         ending: lets the run be ended early, by what the first rank is told.
+        companions: what the stages ask for beside the network, the same on all ranks.
     """
 
     def __init__(
@@ -61,11 +66,13 @@ class Trainer:
         ranks: Ranks | None = None,
         keeper: Keeper | None = None,
         ending: Ending | None = None,
+        companions: Companions | None = None,
     ) -> None:
         self.started = time.monotonic()
         torch.manual_seed(config.seed)
         self.ranks = ranks or Ranks()
         self.keeper, self.ending = keeper, ending or Ending()
+        self.companions = companions or Companions()
         self.net, self.bank, self.config, self.log = net, bank, config, log
         self.device = bank.device
         self.perceptual = Perceptual(self.device)
@@ -107,13 +114,14 @@ class Trainer:
                 start_inter_from_intra(self.net.inter_prior, self.net.intra_prior)
             self.average.restart()
         dials = Dials(self.device, stage.lr)
-        opt = Optimiser(self.net, dials, self.ranks)
+        opt = Optimiser(self.net, dials, self.ranks, self.companions.beside_the_codec() if stage.semantic else ())
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        main = ChunkStep(stage, self.config.weights, self.net, opt, self.perceptual)
+        beside = self.perceptual, self.companions
+        main = ChunkStep(stage, self.config.weights, self.net, opt, *beside)
         intra = main
         if stage.intra_share:
-            intra = ChunkStep(stage.intra_shape(), self.config.weights, self.net, opt, self.perceptual)
+            intra = ChunkStep(stage.intra_shape(), self.config.weights, self.net, opt, *beside)
         clock = _Clock(self, stage, dials, self.config.anneal_steps if last else 0)
         batch: Batch | None = None
         chunk = 0
@@ -188,7 +196,8 @@ class _Clock:
                 torch.cuda.current_stream().synchronize()
             return
         report = report | {"lpips": self.lpips}
-        report |= {name: ranks.gather(report[name]) for name in ("l1", "lpips", "bpp", "q")}
+        extras = [name for name in EXTRAS if name in report]
+        report |= {name: ranks.gather(report[name]) for name in ("l1", "lpips", "bpp", "q", *extras)}
         now = self.trainer.elapsed()
         low, high = report["q"] < 16, report["q"] >= 48
 
@@ -206,7 +215,7 @@ class _Clock:
             "low": [pick("l1", low), pick("bpp", low)], "high": [pick("l1", high), pick("bpp", high)],
             "norm": round(report["norm"].item(), 3), "skipped": int(opt.skipped.item()),
         }  # fmt: skip
-        self.trainer.log(entry)
+        self.trainer.log(entry | {name: round(report[name].mean().item(), 4) for name in extras})
         self.marked, self.pixels = now, 0
 
 

@@ -16,6 +16,7 @@ import torch
 
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.train.average import Average
+from s2vc_model.train.companions import Companions
 from s2vc_model.train.data import Bank
 from s2vc_model.train.losses import Perceptual
 from s2vc_model.train.recipe import Stage, Weights
@@ -49,9 +50,17 @@ class StepProfile:
 
 
 def profile_stage(
-    stage: Stage, network: S2vcNetwork, bank: Bank, perceptual: Perceptual, repeats: int = 20
+    stage: Stage,
+    network: S2vcNetwork,
+    bank: Bank,
+    perceptual: Perceptual,
+    companions: Companions | None = None,
+    repeats: int = 20,
 ) -> StepProfile:
-    """Time a stage's main step; trains ``network`` by some steps on the way."""
+    """Time a stage's main step; trains ``network`` by some steps on the way.
+
+    A teacher's time is in the part called backward.
+    """
     device = bank.device
     cuda = device.type == "cuda"
     side = torch.cuda.stream(torch.cuda.Stream()) if cuda else contextlib.nullcontext()
@@ -66,7 +75,7 @@ def profile_stage(
             return _median_ms(do, device, repeats)
 
         def step_of(shape: Stage, lpips: bool) -> tuple[ChunkStep, float]:
-            step = ChunkStep(shape, Weights(), network, opt, perceptual)
+            step = ChunkStep(shape, Weights(), network, opt, perceptual, companions)
             step.load(batch, 0)
             step(True, lpips)
             first = shape.chunks == 1

@@ -46,6 +46,9 @@ class Stage:
     perceptual_every: int = 1
     """One random step in so many has it, with so many times the weight. Where gradients are clipped, as they mostly
     are, that weight is not all felt: crops are the better way to save."""
+    semantic: float = 0.0
+    """Weight of telling, in the tokens of a chunk's last frame, what the semantic teacher sees. It must be installed:
+    see `s2vc_model.train.teacher`."""
     coded: bool = True
     """Whether latents pass the priors; without, nothing is rounded, no rate is paid and only first frames exist."""
     copy_intra: bool = False

@@ -8,13 +8,14 @@ gradients in the middle of the step, so they run it eagerly.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
+from s2vc_model.train.companions import Companions
 from s2vc_model.train.data import Batch
 from s2vc_model.train.losses import Perceptual, motion_loss, rate_weights
 from s2vc_model.train.ranks import Ranks
@@ -39,11 +40,16 @@ class Optimiser:
     """AdamW with a tensor learning rate, gradient clipping, and steps skipped when a gradient is not finite.
 
     Gradients are averaged over ranks before clipping, so what one rank skips all skip.
+
+    Args:
+        more: parameters beside the network's.
     """
 
-    def __init__(self, net: nn.Module, dials: Dials, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self, net: nn.Module, dials: Dials, ranks: Ranks | None = None, more: Sequence[nn.Parameter] = ()
+    ) -> None:
         self.ranks = ranks or Ranks()
-        self.params = [p for p in net.parameters() if p.requires_grad]
+        self.params = [p for p in (*net.parameters(), *more) if p.requires_grad]
         device = self.params[0].device
         cuda = device.type == "cuda"
         self.dials = dials
@@ -75,11 +81,19 @@ class ChunkStep:
     Args:
         stage: shapes. ``frames == 1`` trains the intra path and the generator.
         perceptual: the shared LPIPS module.
+        companions: what else the stage asks for.
     """
 
     def __init__(
-        self, stage: Stage, weights: Weights, net: S2vcNetwork, opt: Optimiser, perceptual: Perceptual
+        self,
+        stage: Stage,
+        weights: Weights,
+        net: S2vcNetwork,
+        opt: Optimiser,
+        perceptual: Perceptual,
+        companions: Companions | None = None,
     ) -> None:
+        self.companions = companions or Companions()
         self.stage, self.weights, self.net, self.opt, self.perceptual = stage, weights, net, opt, perceptual
         device = opt.params[0].device
         self.cuda = device.type == "cuda"
@@ -137,8 +151,12 @@ class ChunkStep:
     def _train(self, first: bool, perceptual: bool) -> dict[str, Tensor]:
         with self.autocast():
             pictures, bits, extra, state = self.forward(first)
+            told = self._semantic(state) if self.stage.semantic else None
         loss, report = self._loss(pictures, bits, first, perceptual)
         loss = loss + extra
+        if told is not None:
+            loss = loss + self.stage.semantic * told
+            report["semantic"] = told.detach()[None]
         self.opt.zero()
         report["norm"] = self.opt.step(loss)
         if self.stage.chunks > 1:
@@ -190,6 +208,11 @@ class ChunkStep:
             lpips = self.perceptual(self._seen_of(out), self._seen_of(x))
             loss = loss + w.perceptual * self.stage.perceptual_every * lpips.mean()
         return loss, {"l1": l1.detach(), "lpips": lpips.detach(), "bpp": bpp.detach(), "q": self.q}
+
+    def _semantic(self, state: GopState) -> Tensor:
+        assert self.companions.semantic is not None
+        distance: Tensor = self.companions.semantic(self.net.generator.semantic(state.buffer.feature), self.x[-1])
+        return distance
 
     def _seen_of(self, frames: Tensor) -> Tensor:
         """What LPIPS sees of frames (B, T, 3, S, S)."""

