@@ -32,7 +32,10 @@ def constraints() -> dict[str, Version]:
 def wanted() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     beside = (CONTAINER / "requirements.in").read_text().splitlines()
-    return [Requirement(line) for line in (*project["dependencies"], *beside) if not line.startswith("#")]
+    guards = project["optional-dependencies"]["guards"]
+    return [
+        Requirement(line) for line in (*project["dependencies"], *guards, *beside) if not line.startswith("#")
+    ]
 
 
 def test_the_image_file_is_sound() -> None:
