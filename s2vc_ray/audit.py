@@ -13,8 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from s2vc_ray.audit_tables import AuditTables, expression, open_tables
+from s2vc_ray.audit_tables import AuditTables, open_tables
 from s2vc_ray.errors import ConfigError
+from s2vc_ray.fenced_duckdb import expression
 from s2vc_ray.manifest import QUALITY
 from s2vc_ray.policy import Policy
 from s2vc_ray.policy_audit import held_to, policies
@@ -145,7 +146,7 @@ def report_of(tables: AuditTables, destination: str, options: AuditOptions) -> A
     report.requirements = list(requirements(tables, options))
     report.totals = _one(tables, _TOTALS)
     metrics = tables.measured
-    report.quality = [_one(tables, _distribution(name)) for name in metrics]
+    report.quality = [_one(tables, _distribution(name, gops)) for name, gops in metrics.items()]
     limit = f"LIMIT {options.limit}" if options.limit else ""
     report.jobs = plain_rows(tables, f"FROM jobs ORDER BY created, job {limit}")
     report.rows = plain_rows(tables, f"FROM {TABLES[options.by]} ORDER BY {_ORDER[options.by]} {limit}")
@@ -271,11 +272,11 @@ _VERIFICATION = """
 """
 
 
-def _distribution(name: str) -> str:
+def _distribution(name: str, gops: int) -> str:
     share, worst = (0.05, "min") if QUALITY[name] else (0.95, "max")
     weight = f"sum(metric_frames) FILTER (WHERE {name}_mean IS NOT NULL)"
     return f"""
-        SELECT '{name}' AS metric, (SELECT count({name}_mean) FROM chosen) AS gops,
+        SELECT '{name}' AS metric, {gops} AS gops,
             sum({name}_mean * metric_frames) / {weight} AS mean,
             (SELECT quantile_cont({name}_mean, {share}) FROM chosen) AS p5, {worst}({name}_worst) AS worst
         FROM jobs
@@ -287,8 +288,8 @@ def _worst(name: str, measured: Iterable[str], notes: Iterable[str], limit: int)
     figures = (f"{one}_{kind}" for one in measured for kind in ("mean", "worst", "worst_frame"))
     others = ", ".join([*figures, *notes])
     return f"""
-        SELECT source_name, gop_index, pts_seconds - begins AS at, q, bpp, {others}, archive FROM (
-            SELECT job, video_id, gop_index, pts_seconds, q, bpp, {others} FROM chosen
+        SELECT source_name, gop_index, pts_seconds - begins AS at, q, crf, bpp, {others}, archive FROM (
+            SELECT job, video_id, gop_index, pts_seconds, q, crf, bpp, {others} FROM chosen
             WHERE {name}_worst IS NOT NULL ORDER BY {name}_worst {order} LIMIT {limit}
         ) JOIN words USING (job, video_id) ORDER BY {name}_worst {order}, source_name, gop_index
     """  # noqa: S608

@@ -53,7 +53,7 @@ _COLUMNS = {
         "bpp",
         "kbps",
     ),
-    "gop": ("source_name", "gop_index", "pts_seconds", "q", "payload_bytes", "bpp", "kbps"),
+    "gop": ("source_name", "gop_index", "pts_seconds", "q", "crf", "payload_bytes", "bpp", "kbps"),
 }
 
 
@@ -165,7 +165,7 @@ def _report(report: AuditReport, console: Console) -> None:
     if report.by != "job":
         _section(f"{report.by}s", _picked(report.rows, report.by, report), console)
     for name, gops in report.worst.items():
-        columns = ("source_name", "gop_index", "at", "q", "bpp", f"{name}_worst", f"{name}_mean")
+        columns = ("source_name", "gop_index", "at", "q", "crf", "bpp", f"{name}_worst", f"{name}_mean")
         _section(f"worst GOPs by {name}", [{one: gop[one] for one in columns} for gop in gops], console)
     for name, gops in report.places.items():
         told = [{one: gop[one] for one in gop if one != "archive"} for gop in gops]

@@ -12,9 +12,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from s2vc_ray.audit_tables import expression, open_tables
+from s2vc_ray.audit_tables import open_tables
 from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import ConfigError, StorageError
+from s2vc_ray.fenced_duckdb import expression
 from s2vc_ray.revision import Revision
 from s2vc_ray.storage import Storage
 from s2vc_ray.storage_local import local_errors

@@ -97,6 +97,16 @@ def test_the_worst_gops_come_first_and_say_where_they_are(storage: Storage) -> N
     assert len(audit(storage, AuditOptions(limit=1)).worst["psnr"]) == 1
 
 
+def test_a_gop_of_the_fallback_codec_tells_its_crf(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    video(storage, "a.mp4", [{}, {"codec": "av1", "q": None, "crf": 37, "psnr_worst": 20.0}])
+    for report in (audit(storage, ALL), audit(storage, AuditOptions(by="gop"))):
+        assert [(gop["q"], gop["crf"]) for gop in report.worst["psnr"]] == [(None, 37), (20, None)]
+        said = io.BytesIO()
+        s2vc_ray.audit_print.write_report(report, "table", said)
+        assert said.getvalue().split().count(b"crf") == (2 if report.by == "gop" else 1)
+
+
 def test_the_worst_places_are_told_where_there_are_any(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path))
     video(storage, "plain.mp4")
