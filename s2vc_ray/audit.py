@@ -146,7 +146,7 @@ def report_of(tables: AuditTables, destination: str, options: AuditOptions) -> A
     report.requirements = list(requirements(tables, options))
     report.totals = _one(tables, _TOTALS)
     metrics = tables.measured
-    report.quality = [_one(tables, _distribution(name, gops)) for name, gops in metrics.items()]
+    report.quality = [_one(tables, _distribution(name)) for name in metrics]
     limit = f"LIMIT {options.limit}" if options.limit else ""
     report.jobs = plain_rows(tables, f"FROM jobs ORDER BY created, job {limit}")
     report.rows = plain_rows(tables, f"FROM {TABLES[options.by]} ORDER BY {_ORDER[options.by]} {limit}")
@@ -272,14 +272,13 @@ _VERIFICATION = """
 """
 
 
-def _distribution(name: str, gops: int) -> str:
+def _distribution(name: str) -> str:
     share, worst = (0.05, "min") if QUALITY[name] else (0.95, "max")
     weight = f"sum(metric_frames) FILTER (WHERE {name}_mean IS NOT NULL)"
     return f"""
-        SELECT '{name}' AS metric, {gops} AS gops,
-            sum({name}_mean * metric_frames) / {weight} AS mean,
-            (SELECT quantile_cont({name}_mean, {share}) FROM chosen) AS p5, {worst}({name}_worst) AS worst
-        FROM jobs
+        SELECT '{name}' AS metric, gops, mean, p5, worst FROM (
+            SELECT count({name}_mean) AS gops, quantile_cont({name}_mean, {share}) AS p5 FROM chosen
+        ), (SELECT sum({name}_mean * metric_frames) / {weight} AS mean, {worst}({name}_worst) AS worst FROM jobs)
     """  # noqa: S608
 
 

@@ -101,6 +101,8 @@ def fill_tables(database: FencedDatabase, storage: Storage, folder: Path) -> tup
         f"CREATE VIEW parts AS FROM read_parquet([{names}], union_by_name = true) "
         "ANTI JOIN gone USING (job, video_id)"
     )
+    for table in ("listed", "copied"):
+        database.execute(f"DROP TABLE {table}")
     database.execute(_WORDS)
     database.execute(_RANKED)
     database.execute(

@@ -56,7 +56,7 @@ class AuditTables:
     Attributes:
         ask, stream, stream_freely, columns: of the `FencedDatabase` that they lie in.
         left_out: manifest parts that cannot be read, and why.
-        measured: metrics that any chosen GOP has a figure of, and how many have.
+        measured: metrics that any chosen GOP has a figure of.
     """
 
     def __init__(self, database: FencedDatabase, left_out: tuple[str, ...]) -> None:
@@ -64,7 +64,7 @@ class AuditTables:
         self.ask, self.stream, self.stream_freely = database.ask, database.stream, database.stream_freely
         self.columns = database.columns
         self.left_out = left_out
-        self.measured: dict[str, int] = {}
+        self.measured: tuple[str, ...] = ()
 
     def sum_up(self, where: str = "", *, percentiles: bool = True) -> None:
         """Make ``videos`` and ``jobs`` of the GOPs for which the condition ``where`` holds.
@@ -101,10 +101,11 @@ class AuditTables:
             query = f"SELECT job, {_percentile(name)} FROM chosen GROUP BY job"  # noqa: S608
             self._database.execute(f"CREATE TABLE share_{name} AS {query}")
 
-    def _measured(self) -> dict[str, int]:
-        counts = ", ".join(f"count({name}_mean)" for name in QUALITY)
-        (found,) = self._database.execute(f"SELECT {counts} FROM chosen")  # noqa: S608
-        return {name: count for name, count in zip(QUALITY, found, strict=True) if count}
+    def _measured(self) -> tuple[str, ...]:
+        # One GOP is enough, and of columns without any Parquet's statistics tell.
+        there = ", ".join(f"EXISTS (FROM chosen WHERE {name}_mean IS NOT NULL)" for name in QUALITY)
+        (found,) = self._database.execute(f"SELECT {there}")
+        return tuple(name for name, any_there in zip(QUALITY, found, strict=True) if any_there)
 
 
 @contextlib.contextmanager

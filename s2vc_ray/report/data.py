@@ -86,7 +86,7 @@ class ReportData:
 
 def report_data(tables: AuditTables, report: AuditReport) -> ReportData:
     """Ask tables that are summed up for all that the page of ``report`` draws."""
-    data = ReportData(tuple(tables.measured), videos_total=report.totals["videos"])
+    data = ReportData(tables.measured, videos_total=report.totals["videos"])
     data.gops_total = report.totals["gops"] or 0
     there = set(tables.columns("chosen"))
     notes = [name for name in GOP_NOTES if name in there]
