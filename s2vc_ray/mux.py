@@ -29,6 +29,7 @@ from s2vc_ray.mux_report import MuxReport, mux_report
 from s2vc_ray.passthrough_format import Passthrough
 from s2vc_ray.pictures import Clock, TimedFrame, VideoHeader, add_video, checked, encode
 from s2vc_ray.portable_tags import free_form
+from s2vc_ray.priority import ordinary_priority
 from s2vc_ray.readback import check_carried
 from s2vc_ray.remux import Remux
 from s2vc_ray.source_io import TAG_ERRORS
@@ -172,7 +173,8 @@ def _write_container(
             remux.add_streams()
             remux.describe(video)
         try:
-            out.start_encoding()
+            with ordinary_priority():  # this opens encoders
+                out.start_encoding()
         except (av.FFmpegError, ValueError) as refused:
             size = f"{header.width}x{header.height}"
             raise ConfigError(f"cannot write {encoder.name} of {size} into {kind} ({refused})") from refused
