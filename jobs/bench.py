@@ -30,6 +30,7 @@ from s2vc_model.metrics import METRICS
 from s2vc_model.metrics.weight_store import cache_path
 from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import ConfigError, S2vcError, SourceError
+from s2vc_ray.targets import ALIASES, Floor
 from s2vc_ray.worker import CodecLoader, load_s2vc
 
 DEFAULT_METRICS = "psnr,ms_ssim,lpips_alex,vmaf,vmaf_neg,flicker"
@@ -272,6 +273,48 @@ def audit(
     from jobs.bench_audit import AuditOptions, print_audit
 
     print_audit(AuditOptions(rows, parts, gops, out), console, as_json=as_json)
+
+
+@app.command()
+def targets(
+    clips: Annotated[list[Path], typer.Option(help="A video file or a folder of them; may be repeated.")],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="A floor for all clips, as s2vc compress takes it; may be repeated."),
+    ] = None,
+    metrics: Annotated[
+        str, typer.Option(help="Three floors of each for every clip, from its own range; empty: none.")
+    ] = "lpips,ms-ssim,psnr",
+    gops: Annotated[int, typer.Option(help="GOPs of each clip.")] = 2,
+    gop: Annotated[int, typer.Option(help="Frames per GOP.")] = 32,
+    lines: Annotated[int, typer.Option(help="Scale larger pictures down to this many lines.")] = 144,
+    sample: Annotated[int, typer.Option(help="Frames of each GOP that are measured; 0: all.")] = 4,
+    step: Annotated[int, typer.Option(help="Code every so many q of 8..63 to know what is reached.")] = 1,
+    fallback: Annotated[str, typer.Option(help="none, av1 or smaller.")] = "none",
+    model: Annotated[str, typer.Option(help="Model name or folder.")] = "small",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Whether quality targets are met, how closely, and what they save against one q for a whole clip."""
+    from jobs.bench_targets import TargetOptions
+    from jobs.bench_targets_report import print_targets
+
+    try:
+        options = TargetOptions(
+            floors=tuple(Floor.parse(text) for text in target or ()),
+            metrics=tuple(ALIASES.get(name, name) for name in metrics.split(",") if name),
+            policy=ClipPolicy(gops * gop, lines),
+            gop=gop,
+            sample=sample or None,
+            step=step,
+            fallback=fallback,
+            folder=cache_path().parent / "bench",
+        )
+        clean = print_targets(clips, options, model, device, load_s2vc, console, as_json=as_json)
+    except (S2vcError, ModelError) as error:
+        _fail(error)
+    if not clean:
+        raise typer.Exit(1)
 
 
 @app.command()

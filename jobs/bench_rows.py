@@ -55,23 +55,29 @@ class RowCache:
 
     def get(self, identity: Mapping[str, object]) -> Row | None:
         """The row kept under ``identity`` (JSON values), with every metric ever measured for it."""
-        path = self._path(identity)
+        path = kept_at(self.folder, identity)
         if path is None or not path.is_file():
             return None
         return Row(**json.loads(path.read_bytes()))
 
     def put(self, identity: Mapping[str, object], row: Row) -> None:
         """Keep ``row`` in place of what was kept."""
-        path = self._path(identity)
-        if path is None:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(asdict(row)))
-        os.replace(partial, path)
+        path = kept_at(self.folder, identity)
+        if path is not None:
+            keep(path, json.dumps(asdict(row)))
 
-    def _path(self, identity: Mapping[str, object]) -> Path | None:
-        if self.folder is None:
-            return None
-        text = json.dumps({"cache": _CACHE_VERSION, **identity}, sort_keys=True)
-        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+
+def kept_at(folder: Path | None, identity: Mapping[str, object]) -> Path | None:
+    """The file below ``folder`` for what ``identity`` (JSON values) decides; None without a folder."""
+    if folder is None:
+        return None
+    text = json.dumps({"cache": _CACHE_VERSION, **identity}, sort_keys=True)
+    return folder / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+
+
+def keep(path: Path, text: str) -> None:
+    """Write ``text`` whole or not at all, in place of what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)

@@ -44,7 +44,17 @@ def codec_name(gop: AnyGop) -> str:
 
 def reread(gop: AnyGop) -> AnyGop:
     """What a reader will find in the payload of ``gop``."""
-    return _PAYLOADS[codec_name(gop)](gop.to_payload())
+    return from_payload(codec_name(gop), gop.to_payload())
+
+
+def from_payload(codec: str, payload: bytes) -> AnyGop:
+    """What the payload of a record of ``codec`` holds.
+
+    Raises:
+        KeyError: there is no such codec.
+        BitstreamError: the payload is not a whole one of it.
+    """
+    return _PAYLOADS[codec](payload)
 
 
 def coded_gop(record: GopRecord, header: ArchiveHeader) -> AnyGop:
@@ -59,7 +69,7 @@ def coded_gop(record: GopRecord, header: ArchiveHeader) -> AnyGop:
         raise ArchiveError(
             f"GOP {record.index} is coded by {record.codec!r}, which this version cannot decode"
         )
-    gop = _PAYLOADS[record.codec](record.payload)
+    gop = from_payload(record.codec, record.payload)
     if (gop.width, gop.height, gop.frames) != (header.width, header.height, record.frames):
         raise CorruptArchive(
             f"GOP {record.index}: its payload holds {gop.frames} frames of {gop.width}x{gop.height}, "

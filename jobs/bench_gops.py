@@ -1,0 +1,149 @@
+"""A clip's GOPs through the codec as a job's worker codes them, each at one level only once.
+
+Owns cutting a clip into GOPs and remembering codings: in memory for one clip, S2VC's also on disk under everything that
+decides them. What a coding is, `s2vc_ray.lanes` says: the payload's own bytes, parsed, decoded and measured. Knows no
+target and no search.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jobs.bench_clips import Clip
+from jobs.bench_quality import code_fingerprint
+from jobs.bench_rows import keep, kept_at
+from s2vc_model.metrics import MetricResult, measure
+from s2vc_ray.config import JobConfig
+from s2vc_ray.fallback import encode_av1
+from s2vc_ray.gop_decoder import from_payload, iter_decode, reread
+from s2vc_ray.lanes import CodedGop, Lanes, LoadedCodec
+from s2vc_ray.staging import Metric
+from s2vc_ray.target_search import Wish
+from s2vc_ray.usage import Meter
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Every metric of the job, of the frames that it measures and of all frames."""
+
+    sampled: Mapping[str, MetricResult]
+    every: Mapping[str, MetricResult]
+
+
+class ClipCodings:
+    """The codings of one clip.
+
+    Args:
+        config: the job; its quality and target are not looked at.
+        folder: of codings that other runs made; None keeps none.
+    """
+
+    def __init__(self, clip: Clip, codec: LoadedCodec, config: JobConfig, folder: Path | None) -> None:
+        self.gops = [clip.frames[at : at + config.gop] for at in range(0, len(clip.frames), config.gop)]
+        self._codec = codec
+        self._config = replace(config, target=None, fallback="none")
+        self._store = _Store(folder, _identity(clip, codec, config))
+        self._ours: dict[Wish, CodedGop] = {}
+        self._av1: dict[Wish, CodedGop] = {}
+        self._again: dict[tuple[int, str, int], Measured] = {}
+
+    def code(self, wishes: Sequence[Wish]) -> list[CodedGop]:
+        """GOPs (their numbers in the clip) at their q, as S2VC codes them."""
+        for q in dict.fromkeys(q for _, q in wishes):
+            new = [wish for wish in dict.fromkeys(wishes) if wish[1] == q and not self._recall(wish)]
+            lanes = Lanes(
+                replace(self._config, quality=q),
+                lanes=1,
+                overlap=False,
+                load_codec=lambda model, device: self._codec,
+                meter=Meter(1),
+            )
+            for wish, coded in zip(new, lanes.code([self.gops[n] for n, _ in new]), strict=True):
+                self._ours[wish] = coded
+                self._store.put(wish, coded)
+        return [self._ours[wish] for wish in wishes]
+
+    def code_av1(self, wishes: Sequence[Wish]) -> list[CodedGop]:
+        """GOPs at their CRF, as the fallback codec codes them."""
+        for number, crf in wishes:
+            if (number, crf) not in self._av1:
+                coded = CodedGop(reread(encode_av1(self.gops[number], crf)), 0.0, 0.0, ())
+                results = self.again(number, coded).sampled
+                metrics = tuple(
+                    Metric(name, one.mean, one.worst, len(one.frames)) for name, one in results.items()
+                )
+                self._av1[number, crf] = replace(coded, metrics=metrics)
+        return [self._av1[wish] for wish in wishes]
+
+    def known(self, number: int) -> dict[int, CodedGop]:
+        """By q, what has been coded of a GOP with S2VC so far."""
+        return {q: coded for (one, q), coded in self._ours.items() if one == number}
+
+    def again(self, number: int, coded: CodedGop) -> Measured:
+        """Decode a payload's bytes once more and measure them, once for each payload."""
+        key = (number, coded.codec, coded.encoded.q)
+        if key not in self._again:
+            shown = iter_decode(self._codec, [from_payload(coded.codec, coded.payload)])
+            decoded = np.stack([picture for pictures in shown for picture in pictures.values()])
+            device, policy = str(self._codec.device), self._config.metrics
+            sampled, every = (
+                measure(self.gops[number], decoded, policy.names, sample, device)
+                for sample in (policy.sample, None)
+            )
+            self._again[key] = Measured(sampled, every)
+        return self._again[key]
+
+    def _recall(self, wish: Wish) -> bool:
+        if wish not in self._ours and (kept := self._store.get(wish)):
+            self._ours[wish] = kept
+        return wish in self._ours
+
+
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """Codings on disk, a file each."""
+
+    folder: Path | None
+    identity: dict[str, object]
+
+    def get(self, wish: Wish) -> CodedGop | None:
+        path = kept_at(self.folder, {**self.identity, "wish": wish})
+        if path is None or not path.is_file():
+            return None
+        kept = json.loads(path.read_bytes())
+        gop = from_payload(kept["codec"], base64.b64decode(kept["payload"]))
+        metrics = tuple(Metric(**metric) for metric in kept["metrics"])
+        return CodedGop(gop, kept["encode_seconds"], kept["decode_seconds"], metrics)
+
+    def put(self, wish: Wish, coded: CodedGop) -> None:
+        path = kept_at(self.folder, {**self.identity, "wish": wish})
+        if path is not None:
+            row = {
+                "codec": coded.codec,
+                "payload": base64.b64encode(coded.payload).decode(),
+                "metrics": [asdict(metric) for metric in coded.metrics],
+                "encode_seconds": coded.encode_seconds,
+                "decode_seconds": coded.decode_seconds,
+            }
+            keep(path, json.dumps(row))
+
+
+def _identity(clip: Clip, codec: LoadedCodec, config: JobConfig) -> dict[str, object]:
+    return {
+        "clip": clip.sha256,
+        "gop": config.gop,
+        "scene_cuts": config.scene_cuts,
+        "metrics": [str(config.metrics), *config.metrics.names],
+        "weights": codec.weights_sha256,
+        "preset": codec.preset,
+        "device": str(codec.device),
+        "torch": torch.__version__,
+        "code": code_fingerprint(),
+    }
