@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jobs.bench_clips import Clip
+from jobs.bench_clips import Clip, make_clip
 from jobs.bench_quality import code_fingerprint
 from jobs.bench_rows import keep, kept_at
 from s2vc_model.metrics import MetricResult, measure
@@ -49,7 +49,8 @@ class ClipCodings:
         self.gops = [clip.frames[at : at + config.gop] for at in range(0, len(clip.frames), config.gop)]
         self._codec = codec
         self._config = replace(config, target=None, fallback="none")
-        self._store = _Store(folder, _identity(clip, codec, config))
+        self._store = _Store(folder, _identity(codec, config))
+        self._digests = [make_clip(clip.name, gop, clip.rate).sha256 for gop in self.gops]
         self._ours: dict[Wish, CodedGop] = {}
         self._av1: dict[Wish, CodedGop] = {}
         self._again: dict[tuple[int, str, int], Measured] = {}
@@ -67,7 +68,7 @@ class ClipCodings:
             )
             for wish, coded in zip(new, lanes.code([self.gops[n] for n, _ in new]), strict=True):
                 self._ours[wish] = coded
-                self._store.put(wish, coded)
+                self._store.put(self._digests[wish[0]], wish[1], coded)
         return [self._ours[wish] for wish in wishes]
 
     def code_av1(self, wishes: Sequence[Wish]) -> list[CodedGop]:
@@ -101,29 +102,29 @@ class ClipCodings:
         return self._again[key]
 
     def _recall(self, wish: Wish) -> bool:
-        if wish not in self._ours and (kept := self._store.get(wish)):
+        if wish not in self._ours and (kept := self._store.get(self._digests[wish[0]], wish[1])):
             self._ours[wish] = kept
         return wish in self._ours
 
 
 @dataclass(frozen=True, slots=True)
 class _Store:
-    """Codings on disk, a file each."""
+    """Codings on disk, a file each, by the digest of the GOP's pictures and what else decides them."""
 
     folder: Path | None
     identity: dict[str, object]
 
-    def get(self, wish: Wish) -> CodedGop | None:
-        path = kept_at(self.folder, {**self.identity, "wish": wish})
+    def get(self, gop: str, q: int) -> CodedGop | None:
+        path = kept_at(self.folder, {**self.identity, "gop": gop, "q": q})
         if path is None or not path.is_file():
             return None
         kept = json.loads(path.read_bytes())
-        gop = from_payload(kept["codec"], base64.b64decode(kept["payload"]))
+        encoded = from_payload(kept["codec"], base64.b64decode(kept["payload"]))
         metrics = tuple(Metric(**metric) for metric in kept["metrics"])
-        return CodedGop(gop, kept["encode_seconds"], kept["decode_seconds"], metrics)
+        return CodedGop(encoded, kept["encode_seconds"], kept["decode_seconds"], metrics)
 
-    def put(self, wish: Wish, coded: CodedGop) -> None:
-        path = kept_at(self.folder, {**self.identity, "wish": wish})
+    def put(self, gop: str, q: int, coded: CodedGop) -> None:
+        path = kept_at(self.folder, {**self.identity, "gop": gop, "q": q})
         if path is not None:
             row = {
                 "codec": coded.codec,
@@ -135,10 +136,8 @@ class _Store:
             keep(path, json.dumps(row))
 
 
-def _identity(clip: Clip, codec: LoadedCodec, config: JobConfig) -> dict[str, object]:
+def _identity(codec: LoadedCodec, config: JobConfig) -> dict[str, object]:
     return {
-        "clip": clip.sha256,
-        "gop": config.gop,
         "scene_cuts": config.scene_cuts,
         "metrics": [str(config.metrics), *config.metrics.names],
         "weights": codec.weights_sha256,
