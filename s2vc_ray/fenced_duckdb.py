@@ -19,7 +19,7 @@ from s2vc_ray.errors import ConfigError, StorageError
 
 BATCH = 10_000
 """Rows of an answer that are held at once."""
-_MEMORY = "700MB"
+_MEMORY = "600MB"
 """What DuckDB may hold before it spills into the scratch folder; Python and its libraries take 200 MB beside it."""
 _THREADS = 4
 
