@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from s2vc_model.errors import WeightsError
 from s2vc_model.metrics import (
@@ -73,6 +73,13 @@ def degrade(clip: Clip) -> Clip:
     return out
 
 
+def agree(what: str, ours: NDArray[np.float64], theirs: ArrayLike, tolerance: float) -> None:
+    """Hold scores against another implementation's; ``pytest -s`` shows by how much they differ at most."""
+    worst = np.abs(ours - np.asarray(theirs)).max()
+    print(f"\n{what}: {len(ours)} frames differ by {worst:.1e} at most, {tolerance:.0e} allowed", end="")
+    assert worst <= tolerance
+
+
 @pytest.fixture(scope="module")
 def learned() -> None:
     """Skip where the learned weights cannot be had (offline, never fetched)."""
@@ -99,9 +106,9 @@ def test_learned_metrics_match_their_authors_code(
 ) -> None:
     clip = scene(*size)
     bad = degrade(clip)
-    np.testing.assert_allclose(lpips_alex(clip, bad), alex, atol=1e-4)
-    np.testing.assert_allclose(lpips_vgg(clip, bad), vgg, atol=1e-4)
-    np.testing.assert_allclose(dists(clip, bad), structure, atol=1e-4)
+    agree("LPIPS-alex, lpips 0.1.4", lpips_alex(clip, bad), alex, 1e-4)
+    agree("LPIPS-vgg, lpips 0.1.4", lpips_vgg(clip, bad), vgg, 1e-4)
+    agree("DISTS, DISTS_pytorch 0.1", dists(clip, bad), structure, 1e-4)
 
 
 def test_ms_ssim_matches_pytorch_msssim() -> None:
@@ -111,7 +118,23 @@ def test_ms_ssim_matches_pytorch_msssim() -> None:
         bad = degrade(clip)
         a, b = (torch.from_numpy(x).permute(0, 3, 1, 2).float() for x in (clip, bad))
         expected = package.ms_ssim(a, b, data_range=255, size_average=False).numpy()
-        np.testing.assert_allclose(ms_ssim(clip, bad), expected, atol=1e-5)
+        agree("MS-SSIM, pytorch-msssim", ms_ssim(clip, bad), expected, 1e-5)
+
+
+def test_psnr_matches_ffmpegs(tmp_path: Path) -> None:
+    """Its log has two decimals."""
+    pytest.importorskip("imageio_ffmpeg")
+    clip = scene(48, 64, frames=5)
+    bad = degrade(clip)
+    inputs: list[str] = []
+    for name, frames in (("decoded", bad), ("reference", clip)):
+        frames.tofile(tmp_path / name)
+        inputs += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "64x48", "-i", name]
+    graph = "[0:v]format=gbrp[a];[1:v]format=gbrp[b];[a][b]psnr=stats_file=log"
+    tools.run_ffmpeg([*inputs, "-lavfi", graph, "-f", "null", "-"], "PSNR", folder=tmp_path)
+    words = (tmp_path / "log").read_text().split()
+    theirs = [float(word.partition(":")[2]) for word in words if word.startswith("psnr_avg:")]
+    agree("PSNR, FFmpeg's filter", psnr(clip, bad), theirs, 6e-3)
 
 
 @pytest.mark.parametrize(
