@@ -25,7 +25,7 @@ from s2vc_ray.errors import ConfigError, SourceError
 from s2vc_ray.fallback_search import fall_back
 from s2vc_ray.gop_decoder import AV1
 from s2vc_ray.lanes import CodedGop, LoadedCodec
-from s2vc_ray.quality_search import Levels, next_level
+from s2vc_ray.quality_search import Levels, chosen, next_level, search
 from s2vc_ray.staging import Metric
 from s2vc_ray.target_search import seek
 from s2vc_ray.targets import SCALES, Floor
@@ -121,18 +121,28 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Fixed:
+    """One q for a whole clip at which every GOP holds a floor, and what they take together."""
+
+    q: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """One clip held to one floor, which is its ``own`` where it was made from its range.
 
-    ``fixed_q`` is the cheapest q for the whole clip at which every GOP holds, None where there is none.
+    Attributes:
+        cheapest: of all q that hold. ``searched``: what the job's search finds for the clip as if it were one GOP. None
+            where there is none.
     """
 
     clip: str
     floor: Floor
     own: bool
     outcomes: tuple[Outcome, ...]
-    fixed_q: int | None
-    fixed_bytes: int | None
+    cheapest: Fixed | None
+    searched: Fixed | None
 
     @property
     def bytes(self) -> int:
@@ -141,8 +151,8 @@ class Found:
 
     @property
     def compared(self) -> bool:
-        """Whether both ways hold the floor in every GOP, so that their bytes can be compared."""
-        return self.fixed_bytes is not None and all(one.met for one in self.outcomes)
+        """Whether every way holds the floor in every GOP, so that their bytes can be compared."""
+        return None not in (self.cheapest, self.searched) and all(one.met for one in self.outcomes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +166,8 @@ class Total:
         below: of the GOPs that hold, how many did not when they were decoded and measured once more.
         below_every: how many do not when all their frames are measured.
         av1: GOPs that are stored as AV1.
-        bytes, fixed_bytes, least: of the clips that can be compared (`Found.compared`).
+        bytes, cheapest, searched, least: of the clips that can be compared (`Found.compared`); of one q for a clip as
+            in `Found`, and of the smallest codings that hold.
     """
 
     target: str
@@ -168,7 +179,8 @@ class Total:
     below_every: int
     av1: int
     bytes: int
-    fixed_bytes: int
+    cheapest: int
+    searched: int
     least: int
 
     @property
@@ -179,11 +191,6 @@ class Total:
     def rate(self, *verdicts: str) -> float | None:
         """Share of the reachable GOPs with these verdicts, 0..1."""
         return sum(self.verdicts[one] for one in verdicts) / self.reachable if self.reachable else None
-
-    @property
-    def saved(self) -> float | None:
-        """Share of the fixed q's bytes that the search saves; negative where it takes more."""
-        return 1 - self.bytes / self.fixed_bytes if self.fixed_bytes else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +241,7 @@ def run_targets(
             for q in range(MAX_QUALITY, LOWEST - 1, -options.step):
                 codings.code([(number, q) for number in range(len(codings.gops))])
                 report(f"{clip.name}: {len(codings.gops)} GOPs coded at q {q}")
-            found += _held(clip, codings, options)
+            found += list(_held(clip, codings, options))
         except SourceError as error:
             skipped[path.name] = str(error)
             continue
@@ -252,9 +259,7 @@ def _held(clip: Clip, codings: ClipCodings, options: TargetOptions) -> Iterator[
         own += own_floors(name, [worst(_metric(name, gop[q]).worst for gop in gops) for q in ladder])
     for floor in (*own, *options.floors):
         outcomes = tuple(_outcomes(floor, codings, options))
-        fixed_q = cheapest_fixed(floor, codings)
-        size = None if fixed_q is None else sum(map(len, _payloads(fixed_q, codings)))
-        yield Found(clip.name, floor, floor in own, outcomes, fixed_q, size)
+        yield Found(clip.name, floor, floor in own, outcomes, *fixed(floor, codings))
 
 
 def own_floors(metric: str, reached: Sequence[float]) -> list[Floor]:
@@ -262,22 +267,27 @@ def own_floors(metric: str, reached: Sequence[float]) -> list[Floor]:
     return [Floor(metric, float(value)) for value in np.quantile(reached, QUANTILES)]
 
 
-def cheapest_fixed(floor: Floor, codings: ClipCodings) -> int | None:
-    """The q at which all GOPs hold and take the fewest bytes together; None when there is none.
+def fixed(floor: Floor, codings: ClipCodings) -> tuple[Fixed | None, Fixed | None]:
+    """The q for the whole clip that holds in the fewest bytes, and the one that the job's search finds.
 
-    Of those that are coded already, and of what the job's search would add were the clip one GOP.
+    The first is of those that are coded already, and of what the search would add to these.
     """
     every = range(len(codings.gops))
-    levels = Levels(best=0, safe=MAX_QUALITY, start=MAX_QUALITY, slope=SCALES[floor.metric].slope)
+    scale = SCALES[floor.metric]
+    levels = Levels(0, MAX_QUALITY, scale.start, scale.slope, scale.enough)
 
     def margin(q: int) -> float:
         return min(_margin(floor, one) for one in codings.code([(number, q) for number in every]))
 
+    def taken(q: int | None) -> Fixed | None:
+        return None if q is None else Fixed(q, sum(len(gop[q].payload) for gop in _gops(codings)))
+
+    searched = chosen(levels, search(levels, margin))
     margins = {q: margin(q) for q in set.intersection(*(set(gop) for gop in _gops(codings)))}
-    while (q := next_level(levels, margins)) is not None:
+    while (q := next_level(replace(levels, enough=0.0), margins)) is not None:
         margins[q] = margin(q)
-    held = [q for q, one in margins.items() if one >= 0]
-    return min(held, key=lambda q: sum(map(len, _payloads(q, codings))), default=None)
+    held = [one for q, own in margins.items() if own >= 0 and (one := taken(q))]
+    return min(held, key=lambda one: one.bytes, default=None), taken(searched)
 
 
 def _outcomes(floor: Floor, codings: ClipCodings, options: TargetOptions) -> Iterator[Outcome]:
@@ -340,7 +350,8 @@ def totals(found: Sequence[Found]) -> Iterator[Total]:
             below_every=sum(not outcome.holds_every for outcome in met),
             av1=sum(outcome.codec == AV1 for outcome in outcomes),
             bytes=sum(one.bytes for one in compared),
-            fixed_bytes=sum(one.fixed_bytes or 0 for one in compared),
+            cheapest=sum(one.cheapest.bytes for one in compared if one.cheapest),
+            searched=sum(one.searched.bytes for one in compared if one.searched),
             least=sum(outcome.least or outcome.bytes for one in compared for outcome in one.outcomes),
         )
 
@@ -368,10 +379,6 @@ def _curve(metric: str, gains: Sequence[float]) -> Curve:
 
 def _gops(codings: ClipCodings) -> list[dict[int, CodedGop]]:
     return [codings.known(number) for number in range(len(codings.gops))]
-
-
-def _payloads(q: int, codings: ClipCodings) -> list[bytes]:
-    return [gop[q].payload for gop in _gops(codings)]
 
 
 def _margin(floor: Floor, coded: CodedGop) -> float:

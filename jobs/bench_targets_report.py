@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.bench_clips import find_clips
-from jobs.bench_targets import VERDICTS, Curve, Found, TargetOptions, TargetsResult, Total, run_targets
+from jobs.bench_targets import VERDICTS, Curve, Fixed, Found, TargetOptions, TargetsResult, Total, run_targets
 from s2vc_ray.errors import SourceError
 from s2vc_ray.worker import CodecLoader
 
@@ -64,7 +64,8 @@ def document(result: TargetsResult, options: TargetOptions, identity: Mapping[st
                 "reachable": one.reachable,
                 "near": one.rate("near"),
                 "near_or_ladder": one.rate("near", "ladder"),
-                "saved": one.saved,
+                "saved": _saved(one.bytes, one.searched),
+                "saved_against_cheapest": _saved(one.bytes, one.cheapest),
             }
             for one in result.totals
         ],
@@ -75,28 +76,26 @@ def document(result: TargetsResult, options: TargetOptions, identity: Mapping[st
 
 def _by_clip(found: Sequence[Found]) -> Table:
     table = Table(title="Floors, clip by clip; bytes of payloads")
-    for column in ("clip", "floor", *VERDICTS, "q", "bytes", "fixed q", "bytes", "saved"):
+    for column in ("clip", "floor", *VERDICTS, "q", "bytes", "one q", "bytes", "cheapest q", "bytes"):
         table.add_column(column, justify="left" if column in ("clip", "floor") else "right")
     for one in found:
         verdicts = [outcome.verdict for outcome in one.outcomes]
         levels = (f"{'CRF ' * (o.codec == 'av1')}{o.level}" for o in one.outcomes)
-        saved = 1 - one.bytes / one.fixed_bytes if one.compared and one.fixed_bytes else None
         table.add_row(
             one.clip,
             f"{one.floor.metric} {one.floor.statistic} {one.floor.value:.4g}",
             *(str(verdicts.count(name)) for name in VERDICTS),
             " ".join(levels),
             str(one.bytes),
-            _or_dash(one.fixed_q),
-            _or_dash(one.fixed_bytes),
-            _percent(saved),
+            *_fixed(one.searched),
+            *_fixed(one.cheapest),
         )
     return table
 
 
 def _summed(found: Sequence[Total]) -> Table:
     table = Table(title="All clips")
-    columns = ("target", "GOPs", *_SUMS, "probes", "saved", "above the least", "AV1")
+    columns = ("target", "GOPs", *_SUMS, "probes", "saved", "by the cheapest q", "by the least", "AV1")
     for column in (*columns, "below when decoded again", "noise", "below in all frames"):
         table.add_column(column, justify="left" if column == "target" else "right")
     for one in found:
@@ -109,8 +108,7 @@ def _summed(found: Sequence[Total]) -> Table:
             str(one.verdicts["missed"]),
             str(one.verdicts["unreachable"]),
             f"{one.probes:.1f}",
-            _percent(one.saved),
-            _percent(one.bytes / one.least - 1 if one.least else None),
+            *(_percent(_saved(one.bytes, other)) for other in (one.searched, one.cheapest, one.least)),
             str(one.av1),
             str(one.below),
             f"{one.noise:.1g}",
@@ -134,5 +132,10 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def _or_dash(number: int | None) -> str:
-    return "-" if number is None else str(number)
+def _saved(size: int, other: int) -> float | None:
+    """Share of ``other`` bytes that ``size`` saves; negative where it takes more."""
+    return 1 - size / other if other else None
+
+
+def _fixed(one: Fixed | None) -> tuple[str, str]:
+    return (str(one.q), str(one.bytes)) if one else ("-", "-")

@@ -15,6 +15,7 @@ from jobs import bench_targets
 from jobs.bench_clips import ClipPolicy, load_clip
 from jobs.bench_targets import (
     LOWEST,
+    Fixed,
     Found,
     Outcome,
     TargetOptions,
@@ -89,7 +90,9 @@ def test_verdicts_bytes_and_the_cheapest_fixed_q_are_those_by_hand(
     for one in result_of(clip, codec, metrics=(), floors=floors).found:
         held = [{q for q, (value, _) in gop.items() if value >= one.floor.value} for gop in by_hand]
         fixed = {q: sum(gop[q][1] for gop in by_hand) for q in set.intersection(*held)}
-        assert one.fixed_bytes == min(fixed.values(), default=None)
+        assert (one.cheapest and one.cheapest.bytes) == min(fixed.values(), default=None)
+        if one.searched:
+            assert one.searched.bytes == fixed[one.searched.q]
         for outcome, gop, own in zip(one.outcomes, by_hand, held, strict=True):
             value, size = gop[outcome.level]
             assert outcome.value == pytest.approx(value)
@@ -148,7 +151,7 @@ def test_what_is_out_of_reach_is_counted_apart_and_may_fall_back(clip: Path, cod
     floor = Floor("psnr", 25.0)
     (alone,) = result_of(clip, codec, metrics=(), floors=(floor,)).totals
     assert (alone.gops, alone.verdicts["unreachable"], alone.reachable) == (3, 3, 0)
-    assert (alone.rate("near"), alone.saved) == (None, None)
+    assert (alone.rate("near"), alone.searched) == (None, 0)
     (held,) = result_of(clip, codec, metrics=(), floors=(floor,), fallback="av1").totals
     assert (held.av1, held.verdicts["unreachable"], held.below) == (3, 0, 0)
     assert held.rate("near", "ladder") == 1
@@ -162,16 +165,30 @@ def outcome(verdict: str, size: int, least: int | None = None, **changes: object
 def test_sums() -> None:
     floor = Floor("lpips_alex", 0.3)
     found = [
-        Found("a", floor, False, (outcome("near", 60, 50), outcome("ladder", 20, 20)), 40, 100),
-        Found("b", floor, False, (outcome("near", 9, again=0.31), outcome("missed", 9)), 40, 1000),
+        Found(
+            "a",
+            floor,
+            False,
+            (outcome("near", 60, 50), outcome("ladder", 20, 20)),
+            Fixed(40, 90),
+            Fixed(41, 100),
+        ),
+        Found(
+            "b",
+            floor,
+            False,
+            (outcome("near", 9, again=0.31), outcome("missed", 9)),
+            Fixed(40, 1000),
+            Fixed(40, 1000),
+        ),
         Found("c", floor, False, (outcome("unreachable", 9), outcome("ladder", 9, probes=10)), None, None),
-        Found("a", floor, True, (outcome("near", 7, holds_every=False),), 40, 8),
+        Found("a", floor, True, (outcome("near", 7, holds_every=False),), Fixed(40, 8), None),
     ]
     given, own = totals(found)
     assert (given.gops, given.reachable, given.verdicts["missed"]) == (6, 5, 1)
     assert (given.rate("near"), given.rate("near", "ladder")) == (0.4, 0.8)
-    assert (given.bytes, given.fixed_bytes, given.least) == (80, 100, 70)
-    assert given.saved == pytest.approx(0.2)
+    assert (given.bytes, given.cheapest, given.searched, given.least) == (80, 90, 100, 70)
+    assert (own.bytes, own.searched) == (0, 0)
     assert given.noise == pytest.approx(0.01)
     assert given.probes == 5
     assert (own.target, own.gops, own.below, own.below_every) == ("lpips_alex, own floors", 1, 0, 1)
@@ -204,8 +221,8 @@ def test_steps_of_a_ladder_are_told(
 def test_a_coarser_ladder_finds_the_same_fixed_q(clip: Path, codec: FakeCodec) -> None:
     floors = (Floor("psnr", 14.0), Floor("psnr", 16.0))
     every, some = (result_of(clip, codec, metrics=(), floors=floors, step=step).found for step in (1, 9))
-    assert [one.fixed_q for one in every] == [one.fixed_q for one in some]
-    assert None not in [one.fixed_q for one in every]
+    assert [one.cheapest for one in every] == [one.cheapest for one in some]
+    assert None not in [one.cheapest for one in every]
 
 
 def test_tables_and_json(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,6 +237,8 @@ def test_tables_and_json(clip: Path, capsys: pytest.CaptureFixture[str]) -> None
     own, beyond = document["totals"]
     assert (own["near_or_ladder"], own["reachable"]) == (1, 9)
     assert (beyond["reachable"], beyond["near"], beyond["saved"]) == (0, None, None)
+    assert own["saved"] == pytest.approx(1 - own["bytes"] / own["searched"])
+    assert own["saved_against_cheapest"] == pytest.approx(1 - own["bytes"] / own["cheapest"])
     assert document["found"][0]["floor"].startswith("psnr:worst=")
 
 
