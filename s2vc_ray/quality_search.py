@@ -16,6 +16,7 @@ another reason may be put among them::
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 _GUESSES = 6
 """Probes after which a curve is taken for too bent to guess along: from then on what is left is halved."""
 _CLIMBS = 8
-"""Probes after which a curve that misses at ``safe``, and less so elsewhere, is given up."""
+"""Probes after which a curve that misses at ``safe``, by little or less so elsewhere, is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class Levels:
         best: the level that one would have if it held. ``safe``: the other end; may be below ``best``.
         start: probed first, clipped into the range.
         slope: by how much the margin usually grows with one level towards ``safe``; above 0.
-        enough: a level that holds by no more than this is near enough to what was asked for to end the search.
+        enough: a level that holds by no more than this is near enough to what was asked for to end the search; one that
+            misses by no more may have a neighbour that holds.
 
     Raises:
         ValueError: the slope is not a finite number above 0, or ``enough`` is below 0.
@@ -72,7 +74,8 @@ def next_level(levels: Levels, margins: Mapping[int, float]) -> int | None:
     It is over when a level held by no more than ``enough``, or when one held and the next towards ``best`` was probed
     and did not (or there is none): so what `chosen` returns cannot be improved by one level, or not by enough, whatever
     the curve looks like elsewhere. Where ``safe`` itself does not hold, it is over when that is the best of what was
-    probed; otherwise the curve is no rising one, and is probed a few times more around its best. Takes about 4 probes
+    probed and misses by more than ``enough``; otherwise the curve is no rising one, or wavers where it is flat, and is
+    probed a few times more around its best. Takes about 4 probes
     of 64 levels on a smooth curve, never more than 16.
 
     Raises:
@@ -107,14 +110,16 @@ def search(levels: Levels, probe: Callable[[int], float]) -> dict[int, float]:
 
 
 def _climb(levels: Levels, known: Mapping[int, float]) -> int | None:
-    """The middle of the wider gap beside the best of levels that all missed; None when that is not worth it."""
+    """The middle of the gap with the best ends, among levels that all missed; None when that is not worth it."""
     peak = max(known, key=lambda at: (known[at], at))
-    if peak == levels.last or len(known) >= _CLIMBS:
+    if len(known) >= _CLIMBS or (peak == levels.last and known[peak] < -levels.enough):
         return None
-    below = max((at for at in known if at < peak), default=-1)
-    above = min(at for at in known if at > peak)
-    low, high = (below, peak) if peak - below > above - peak else (peak, above)
-    return levels.level((low + high) // 2) if high - low > 1 else None
+    probed = sorted(known)
+    gaps = [gap for gap in itertools.pairwise([-1, *probed]) if gap[1] - gap[0] > 1]
+    if not gaps:
+        return None
+    low, high = max(gaps, key=lambda gap: known.get(gap[0], known[probed[0]]) + known[gap[1]])
+    return levels.level((low + high) // 2)
 
 
 def _by_steps(levels: Levels, margins: Mapping[int, float]) -> dict[int, float]:

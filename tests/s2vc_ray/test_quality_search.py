@@ -77,6 +77,17 @@ def test_a_curve_that_falls_again_is_found_where_it_holds() -> None:
         assert len(margins) <= 12
 
 
+def test_a_curve_that_wavers_where_it_is_flat_is_found_where_it_holds() -> None:
+    wavers, dice = replace(Q, slope=0.02, enough=0.03), random.Random(3)
+    found = []
+    for _ in range(300):
+        curve = [min(q / 50 - 0.8, 0) + dice.gauss(-0.01, 0.01) for q in range(63)] + [-0.02]
+        margins = search(wavers, curve.__getitem__)
+        assert len(margins) <= 16
+        found.append(chosen(wavers, margins) is not None)
+    assert statistics.mean(found) > 0.6
+
+
 def test_a_curve_that_falls_and_never_holds_is_soon_given_up() -> None:
     margins = search(Q, lambda q: -1 - q / 100)
     assert chosen(Q, margins) is None
