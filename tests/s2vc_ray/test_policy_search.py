@@ -142,7 +142,7 @@ def test_misses_fall_back_as_the_policy_says() -> None:
 
 
 def test_a_gop_that_is_to_be_av1_is_av1_also_where_that_misses() -> None:
-    (one,), bench = run([FACES], [sight(faces=1)], best=0.31, fallback="none")
+    (one,), bench = run([FACES], [sight(faces=1)], floor=0.25, best=0.31, fallback="none")
     assert (one.codec, one.target_met) == ("av1", False)
     assert bench.ours == []
 
