@@ -283,8 +283,9 @@ def targets(
         typer.Option(help="A floor for all clips, as s2vc compress takes it; may be repeated."),
     ] = None,
     metrics: Annotated[
-        str, typer.Option(help="Three floors of each for every clip, from its own range; empty: none.")
+        str, typer.Option(help="Every clip has floors of each, from its own range; empty: none.")
     ] = "lpips,ms-ssim,psnr",
+    each: Annotated[int, typer.Option(help="How many of each.")] = 3,
     gops: Annotated[int, typer.Option(help="GOPs of each clip.")] = 2,
     gop: Annotated[int, typer.Option(help="Frames per GOP.")] = 32,
     lines: Annotated[int, typer.Option(help="Scale larger pictures down to this many lines.")] = 144,
@@ -303,6 +304,7 @@ def targets(
         options = TargetOptions(
             floors=tuple(Floor.parse(text) for text in target or ()),
             metrics=tuple(ALIASES.get(name, name) for name in metrics.split(",") if name),
+            each=each,
             policy=ClipPolicy(gops * gop, lines),
             gop=gop,
             sample=sample or None,

@@ -32,8 +32,6 @@ from s2vc_ray.targets import SCALES, Floor
 
 LOWEST = 8
 """The ladder goes from here to the highest q; lower ones are coded where a floor needs them."""
-QUANTILES = (0.25, 0.5, 0.75)
-"""Of what fixed q reach on a clip: its own floors, each of which some fixed q holds."""
 NEAR = 5 / 3
 """A GOP is near its floor when it holds by no more than this many times what ends a search: 5 % where that is 3 %."""
 VERDICTS = {
@@ -51,7 +49,7 @@ class TargetOptions:
 
     Attributes:
         floors: the same for all clips.
-        metrics: those of which each clip has floors of its own, from its own range.
+        metrics: those of which each clip has floors of its own, from its own range. ``each``: how many.
         policy: which pictures of a clip.
         gop: frames of a GOP.
         sample: frames of each GOP that are measured; None: all.
@@ -62,6 +60,7 @@ class TargetOptions:
 
     floors: tuple[Floor, ...] = ()
     metrics: tuple[str, ...] = ("lpips_alex", "ms_ssim", "psnr")
+    each: int = 3
     policy: ClipPolicy = field(default_factory=lambda: ClipPolicy(frames=64, max_lines=144))
     gop: int = 32
     sample: int | None = 4
@@ -74,6 +73,8 @@ class TargetOptions:
             raise ConfigError(f"no floor can be of {unknown[0]!r}: choose from {', '.join(SCALES)}")
         if not self.metrics and not self.floors:
             raise ConfigError("name a target, or a metric to make targets of")
+        if self.each < 1:
+            raise ConfigError(f"{self.each} floors of each metric: give 1 or more")
         if not 1 <= self.step <= MAX_QUALITY:
             raise ConfigError(f"step is {self.step}: give 1..{MAX_QUALITY}")
 
@@ -256,15 +257,19 @@ def _held(clip: Clip, codings: ClipCodings, options: TargetOptions) -> Iterator[
     ladder = list(gops[0])
     for name in options.metrics:
         worst = min if METRICS[name].higher_is_better else max
-        own += own_floors(name, [worst(_metric(name, gop[q]).worst for gop in gops) for q in ladder])
+        own += own_floors(
+            name, [worst(_metric(name, gop[q]).worst for gop in gops) for q in ladder], options.each
+        )
     for floor in (*own, *options.floors):
         outcomes = tuple(_outcomes(floor, codings, options))
         yield Found(clip.name, floor, floor in own, outcomes, *fixed(floor, codings))
 
 
-def own_floors(metric: str, reached: Sequence[float]) -> list[Floor]:
-    """Floors between the values of the worst frame that fixed q reach on a clip."""
-    return [Floor(metric, float(value)) for value in np.quantile(reached, QUANTILES)]
+def own_floors(metric: str, reached: Sequence[float], each: int) -> list[Floor]:
+    """So many floors at even quantiles of what fixed q reach on a clip, by the worst frame: each is held by some."""
+    return [
+        Floor(metric, float(value)) for value in np.quantile(reached, np.arange(1, each + 1) / (each + 1))
+    ]
 
 
 def fixed(floor: Floor, codings: ClipCodings) -> tuple[Fixed | None, Fixed | None]:

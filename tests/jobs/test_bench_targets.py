@@ -75,7 +75,7 @@ def test_own_floors_lie_within_what_fixed_q_reach(
     reached = sorted(min(gop[q][0] for gop in by_hand) for q in range(8, 64))
     found = result_of(clip, codec).found
     assert [one.floor.value for one in found] == pytest.approx(np.quantile(reached, (0.25, 0.5, 0.75)))
-    assert [floor.value for floor in own_floors("lpips_alex", [0.1, 0.3, 0.5])] == pytest.approx(
+    assert [floor.value for floor in own_floors("lpips_alex", [0.1, 0.3, 0.5], 3)] == pytest.approx(
         [0.2, 0.3, 0.4]
     )
 
@@ -243,6 +243,6 @@ def test_tables_and_json(clip: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_options_are_checked() -> None:
-    for wrong in ({"metrics": ("lpips_vgg",)}, {"metrics": ()}, {"step": 0}):
+    for wrong in ({"metrics": ("lpips_vgg",)}, {"metrics": ()}, {"step": 0}, {"each": 0}):
         with pytest.raises(ConfigError):
             TargetOptions(**wrong)  # type: ignore[arg-type]
