@@ -9,7 +9,7 @@
 Several GPUs of a node, each with a copy of the network and crops of its own; every batch counts once per GPU:
 
     torchrun --nproc-per-node 8 -m jobs.train --init weights/sd15 --data clips/ --out runs/sd15 \\
-        --set intra.batch=8 pairs.batch=4 pairs.intra_batch=8 streams.batch=2 streams.intra_batch=8
+        --set autoencoder.batch=8 intra.batch=8 pairs.batch=4 pairs.intra_batch=8 streams.batch=2 streams.intra_batch=8
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ FOREIGN = {
     "--build-arg",
     "--env",
     "--from-env-file",
+    "--extra",
     "--generate",
     "--help",
     "--no-annotate",
