@@ -74,8 +74,8 @@ def test_failures_end_it_with_1(out: Path, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--where", "true"), "--quality N, or --target"),
-        (("--where", "true", "--quality", 5, "--max-bpp", 0.1), "--quality N, or --target"),
+        (("--where", "true"), "--quality N, --policy FILE, or --target"),
+        (("--where", "true", "--quality", 5, "--max-bpp", 0.1), "--quality N, --policy FILE, or --target"),
         (("--where", "nonsense", "--quality", 5), "nonsense"),
         (("--where", "true", "--target", "beauty=1"), "beauty"),
     ],
