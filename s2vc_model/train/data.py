@@ -16,12 +16,14 @@ import av
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from s2vc_model.motion import BLOCK, block_motion, luma
 
 CLIPS = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".y4m", ".264"}
 PHOTOS = {".jpg", ".jpeg", ".png"}
+ENLARGING = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,25 @@ class Bank:
     def __len__(self) -> int:
         return int(self.count.numel())
 
-    def draw(self, batch: int, frames: int, size: int) -> Batch:
+    def draw(self, batch: int, frames: int, size: int, *, enlarged: bool = False) -> Batch:
         """A random batch of clips of ``frames`` frames and ``size`` x ``size`` pixels (a multiple of 64).
 
         Random source, position, temporal stride, direction, mirror, 2x reduction and colour gain. One-frame draws
         use photos and clips alike, longer ones clips of enough frames.
+
+        Args:
+            enlarged: reduce what has 400 lines and more, and enlarge all 1.5 times, as the codec does small pictures.
         """
+        if not enlarged:
+            return with_motion(self._crops(batch, frames, size, 2 * size, 0.4))
+        x = self._crops(batch, frames, math.ceil(size / ENLARGING), 400, 1.0)
+        big = F.interpolate(
+            x.flatten(0, 1), scale_factor=ENLARGING, mode="bicubic", align_corners=False, antialias=True
+        )
+        return with_motion(big.clamp(-1, 1)[..., :size, :size].unflatten(0, (batch, frames)).contiguous())
+
+    def _crops(self, batch: int, frames: int, size: int, large: int, reduced: float) -> Tensor:
+        """Crops (B, T, 3, S, S) in [-1, 1]; sources of ``large`` lines are reduced by 2 with chance ``reduced``."""
 
         def chance(p: float) -> Tensor:
             return torch.rand(batch, device=self.device) < p
@@ -98,7 +113,7 @@ class Bank:
         pick = torch.multinomial(weight, batch, True)
         n, h, w, start = self.count[pick], self.height[pick], self.width[pick], self.start[pick]
         stride = torch.where(chance(0.25) & (n > 2 * frames), 2, 1)
-        shrink = torch.where(chance(0.4) & (torch.minimum(h, w) >= 2 * size), 2, 1)
+        shrink = torch.where(chance(reduced) & (torch.minimum(h, w) >= large), 2, 1)
         t0, y0, x0 = place(n - (frames - 1) * stride), place(h - size * shrink + 1), place(w - size * shrink + 1)
         ticks = torch.arange(frames, device=self.device)[None]
         ticks = torch.where(chance(0.3)[:, None], frames - 1 - ticks, ticks)
@@ -114,7 +129,7 @@ class Bank:
                 total += self.buffer[at + torch.arange(3, device=self.device)]
         x = (total / 510 - 1).permute(0, 1, 4, 2, 3)
         gain = 1 + 0.1 * torch.randn(batch, 1, 3, 1, 1, device=self.device) * chance(0.3)[:, None, None, None, None]
-        return with_motion((x * gain).clamp(-1, 1))
+        return (x * gain).clamp(-1, 1)
 
 
 def with_motion(x: Tensor) -> Batch:
@@ -133,8 +148,8 @@ def with_motion(x: Tensor) -> Batch:
 def _trust(now: Tensor, then: Tensor, motion: Tensor) -> Tensor:
     from s2vc_model.layers import resize_flow, warp
 
-    still = torch.nn.functional.avg_pool2d((now - then).abs(), BLOCK)
-    moved = torch.nn.functional.avg_pool2d((now - warp(then, resize_flow(motion, BLOCK))).abs(), BLOCK)
+    still = F.avg_pool2d((now - then).abs(), BLOCK)
+    moved = F.avg_pool2d((now - warp(then, resize_flow(motion, BLOCK))).abs(), BLOCK)
     return ((still - moved) / (still + 0.01)).clamp(0.05, 1)
 
 

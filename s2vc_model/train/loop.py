@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from s2vc_model.config import QUALITIES
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.train.average import Average
 from s2vc_model.train.companions import Companions
 from s2vc_model.train.data import Bank, Batch
+from s2vc_model.train.finish import frozen_codec
 from s2vc_model.train.keeper import Ending, Keeper
 from s2vc_model.train.losses import Perceptual
 from s2vc_model.train.ranks import Ranks
@@ -85,7 +87,14 @@ class Trainer:
         side = torch.cuda.stream(torch.cuda.Stream()) if cuda else contextlib.nullcontext()
         with side:
             for number, stage in enumerate(stages):
-                self._stage(stage, last=number == len(stages) - 1)
+                last = number == len(stages) - 1
+                if stage.generator_only:
+                    self.net.load_state_dict(self.average.state(), strict=False)
+                    with frozen_codec(self.net):
+                        self.average.restart()
+                        self._stage(stage, last)
+                else:
+                    self._stage(stage, last)
             if cuda:
                 torch.cuda.synchronize()
         averaged = self.average.state()
@@ -137,10 +146,10 @@ class Trainer:
             step = intra if only_intra else main
             if only_intra or chunk == 0:
                 shape = step.stage
-                batch = self.bank.draw(
-                    shape.batch, shape.frames * (1 if only_intra else shape.chunks), shape.size
-                )
-                step.q.copy_(torch.randint(0, 64, step.q.shape, device=self.device))
+                frames = shape.frames * (1 if only_intra else shape.chunks)
+                enlarged = stage.enlarged > 0 and float(torch.rand(())) < stage.enlarged
+                batch = self.bank.draw(shape.batch, frames, shape.size, enlarged=enlarged)
+                step.q.copy_(qualities(stage, shape.batch, self.device))
             assert batch is not None
             step.load(batch, 0 if only_intra else chunk)
             report = step(only_intra or chunk == 0, perceptual)
@@ -149,6 +158,15 @@ class Trainer:
             self.average.update()
             self.step += 1
             clock.tick(report, step, opt, perceptual)
+
+
+def qualities(stage: Stage, number: int, device: torch.device) -> Tensor:
+    """Random quality indexes (``number``,) of a stage."""
+    drawn = torch.randint(0, QUALITIES, (number,), device=device)
+    if not stage.rare_below:
+        return drawn
+    often = torch.randint(stage.rare_below, QUALITIES, (number,), device=device)
+    return torch.where(torch.rand(number, device=device) < 0.25, drawn, often)
 
 
 class _Clock:

@@ -55,6 +55,15 @@ class Stage:
     """Start the inter path as a copy of the intra path."""
     motion_weight: float = 0.02
     """Weight of following the searched motion, decaying over the first 3000 steps to a tenth."""
+    generator_only: bool = False
+    """Only the generator learns, on what a decoder would give it; see `s2vc_model.train.finish`."""
+    l1: float = 1.0
+    """Weight of the L1 term, relative to the recipe's."""
+    rare_below: int = 0
+    """Qualities below this one are drawn a quarter as often as evenly."""
+    enlarged: float = 0.0
+    """Share of steps on pictures of 240 lines and more enlarged 1.5 times, as small pictures are before they are
+    coded."""
 
     def intra_shape(self) -> Stage:
         """The intra-only steps inside this stage."""
@@ -75,6 +84,8 @@ class Stage:
             raise ValueError(f"{self.name}: size must be a multiple of 64, got {self.size}")
         if not self.coded and (self.frames, self.chunks, self.intra_share) != (1, 1, 0):
             raise ValueError(f"{self.name}: what is not coded is one frame and one chunk")
+        if self.generator_only and (not self.coded or self.intra_share or self.semantic):
+            raise ValueError(f"{self.name}: generator_only goes with coded frames, no intra_share and no semantic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +122,9 @@ RECIPE: dict[str, Stage] = {
     ),
     # Streams: long exposure at short memory, so that errors of frame 24 are seen and corrected.
     "streams": Stage("streams", 100000, 3, 6, 256, 12, intra_share=0.25),
+    # The generator alone, cheap enough for one CPU core. No stream changes by it, so it may come at any time after.
+    "finish": Stage(
+        "finish", 100000, 2, 8, 128, 2, lr=1e-4, warmup=100, perceptual_share=1.0, generator_only=True, l1=0.4,
+        rare_below=20, enlarged=0.5,
+    ),
 }

@@ -17,6 +17,7 @@ from s2vc_model.network import S2vcNetwork
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
 from s2vc_model.train.companions import Companions
 from s2vc_model.train.data import Batch
+from s2vc_model.train.finish import finish_step
 from s2vc_model.train.losses import Perceptual, motion_loss, rate_weights
 from s2vc_model.train.ranks import Ranks
 from s2vc_model.train.rate import detached, inter_step, intra_step, uncoded_step
@@ -97,7 +98,8 @@ class ChunkStep:
         self.stage, self.weights, self.net, self.opt, self.perceptual = stage, weights, net, opt, perceptual
         device = opt.params[0].device
         self.cuda = device.type == "cuda"
-        self.captured = self.cuda and opt.ranks.size == 1
+        # Symbols are listed on the CPU, in the middle of a step of the generator alone.
+        self.captured = self.cuda and opt.ranks.size == 1 and not stage.generator_only
         b, t, s = stage.batch, stage.frames, stage.size
 
         def zeros(*shape: int) -> Tensor:
@@ -173,6 +175,12 @@ class ChunkStep:
         pictures, bits = list[Tensor](), list[Tensor]()
         extra = torch.zeros((), device=self.q.device)
         for t, x in enumerate(self.x):
+            if self.stage.generator_only:
+                start = state is None or (first and t == 0)
+                picture, state = finish_step(self.net, x, self.q, None if start else state, self.motion[:, t])
+                pictures.append(picture)
+                bits.append(torch.zeros_like(self.q))
+                continue
             if not self.stage.coded:
                 picture, state, b, outside = uncoded_step(self.net, x)
                 extra = extra + w.outside * outside
@@ -200,7 +208,7 @@ class ChunkStep:
             share[:, 0] = w.intra_rate
         l1 = (out - x).abs().mean((2, 3, 4))
         rate = (self.lambdas[self.q][:, None] * share * bpp).mean()
-        loss = w.l1 * l1.mean() + self.opt.dials.rate * rate
+        loss = w.l1 * self.stage.l1 * l1.mean() + self.opt.dials.rate * rate
         if len(pictures) > 1:
             loss = loss + w.change * ((out[:, 1:] - out[:, :-1]) - (x[:, 1:] - x[:, :-1])).abs().mean()
         lpips = torch.zeros(1, device=l1.device)

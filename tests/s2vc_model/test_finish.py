@@ -1,0 +1,134 @@
+"""The generator alone: it is given what a decoder gives it, only it changes, and no stream does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from s2vc_model.codec import S2vcCodec
+from s2vc_model.motion import block_motion, luma
+from s2vc_model.state import GopState
+from s2vc_model.train.data import Bank, BankConfig
+from s2vc_model.train.finish import finish_step, frozen_codec
+from s2vc_model.train.loop import RunConfig, Trainer, qualities
+from s2vc_model.train.recipe import RECIPE, Stage
+from s2vc_model.weight_files import load_weights, save_weights
+from tests.media import make_clip, pictures
+from tests.s2vc_model.networks import tiny_network, tiny_weights
+
+CPU = torch.device("cpu")
+FINISH: dict[str, Any] = {
+    "frames": 2,
+    "chunks": 2,
+    "size": 64,
+    "batch": 2,
+    "warmup": 1,
+    "generator_only": True,
+}
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    folder = tmp_path_factory.mktemp("clips")
+    make_clip(folder / "a.mp4", frames=6, size=(128, 96))
+    return Bank(folder.iterdir(), CPU, BankConfig(min_side=64))
+
+
+def test_the_generator_learns_from_what_a_decoder_shows() -> None:
+    clip = pictures(4, 64, 96)
+    codec = S2vcCodec(tiny_weights(), CPU)
+    shown = codec.decode_gops(codec.encode_gops([clip], 40))[0]
+    network = tiny_network().eval()
+    q, state = torch.tensor([40]), None
+    frames = (torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 127.5 - 1).split(1)
+    with frozen_codec(network):
+        for t, x in enumerate(frames):
+            motion = block_motion(luma(x), luma(frames[t - 1]))
+            picture, state = finish_step(network, x, q, state, motion)
+            learning = {n for n, p in network.named_parameters() if p.requires_grad}
+            assert learning == {n for n, _ in network.named_parameters() if n.startswith("generator.")}
+            seen = ((picture.detach().clamp(-1, 1) + 1) * 127.5).round()[0].permute(1, 2, 0).numpy()
+            assert np.abs(seen - shown[t]).max() <= 1
+            assert (seen != shown[t]).mean() < 0.01
+    assert isinstance(state, GopState)
+    assert all(p.requires_grad for p in network.parameters())
+
+
+def test_only_the_generator_changes_and_no_stream_does(bank: Bank, tmp_path: Path) -> None:
+    before = tiny_network()
+    save_weights(tmp_path / "before", before, {})
+    network = load_weights(tmp_path / "before").network
+    network.thaw()
+    lines: list[dict[str, Any]] = []
+    stage = Stage("finish", 12, lr=3e-3, perceptual_after=99, enlarged=0.5, **FINISH)
+    averaged = Trainer(network, bank, RunConfig(600, log_every=1), lines.append).run([stage])
+    assert {line["bpp_last"] for line in lines} == {0}
+    changed = {k for k, v in averaged.items() if not torch.equal(v, load_masters(tmp_path / "before")[k])}
+    assert changed
+    assert all(name.startswith("generator.") for name in changed)
+    assert {name.split(".")[1] for name in changed} >= {"unet", "decoder", "head", "refine"}
+    network.load_state_dict(averaged, strict=False)
+    save_weights(tmp_path / "after", network, {})
+    clip = pictures(3, 64, 64)
+    codecs = [S2vcCodec(load_weights(tmp_path / name), CPU) for name in ("before", "after")]
+    gops = [codec.encode_gops([clip], 50)[0] for codec in codecs]
+    assert gops[0].to_payload() == gops[1].to_payload()
+    shown = [codec.decode_gops(gops[:1])[0].astype(int) for codec in codecs]
+    errors = [np.abs(s - clip).mean() for s in shown]
+    assert errors[1] < 0.95 * errors[0]
+
+
+def load_masters(folder: Path) -> dict[str, torch.Tensor]:
+    network = load_weights(folder).network
+    network.thaw()
+    return network.state_dict()
+
+
+def test_after_other_stages_it_goes_on_from_their_average(bank: Bank) -> None:
+    network = tiny_network()
+    first = Stage("pairs", 2, frames=2, chunks=1, size=64, batch=2, warmup=1, perceptual_after=9)
+    trainer = Trainer(network, bank, RunConfig(600), lambda _: None)
+    averaged = {k: v.clone() for k, v in trainer.run([first]).items()}
+    live = network.intra.open.weight.detach().clone()
+    assert not torch.equal(averaged["intra.open.weight"], live)
+    after = trainer.run([Stage("finish", 1, perceptual_after=9, **FINISH)])
+    assert torch.equal(after["intra.open.weight"], averaged["intra.open.weight"])
+
+
+def test_enlarged_draws_are_smooth_and_small_sources_are_not_reduced(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = np.broadcast_to(rng.integers(0, 256, (448, 448, 3), np.uint8), (2, 448, 448, 3))
+    for name, side in (("large", 448), ("small", 128)):
+        rgb = noise[:, :side, :side]
+        make_clip(tmp_path / f"{name}.mkv", codec="ffv1", pix_fmt="bgr0", size=(side, side), rgb=rgb)
+    spread = {}
+    for name in ("large", "small"):
+        bank = Bank([tmp_path / f"{name}.mkv"], CPU, BankConfig(min_side=64))
+        torch.manual_seed(0)
+        x = bank.draw(8, 2, 64, enlarged=True).frames
+        assert x.shape == (8, 2, 3, 64, 64)
+        assert float(x.abs().max()) <= 1
+        steps = (x[..., 1:] - x[..., :-1]).abs().mean()
+        spread[name] = float(x.std())
+        assert float(steps) < 0.85 * spread[name]
+    assert spread["large"] < 0.7 * spread["small"]
+
+
+def test_high_qualities_are_drawn_more_often() -> None:
+    torch.manual_seed(0)
+    even = qualities(RECIPE["streams"], 20000, CPU)
+    weighted = qualities(RECIPE["finish"], 20000, CPU)
+    low = RECIPE["finish"].rare_below
+    assert set(even.tolist()) == set(weighted.tolist()) == set(range(64))
+    assert float((even < low).float().mean()) == pytest.approx(low / 64, abs=0.02)
+    assert float((weighted < low).float().mean()) == pytest.approx(0.25 * low / 64, abs=0.02)
+
+
+@pytest.mark.parametrize("wrong", [{"coded": False}, {"intra_share": 0.2}, {"semantic": 0.1}], ids=str)
+def test_what_needs_the_codec_to_learn_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="generator_only"):
+        Stage("x", 1, **FINISH | {"frames": 1, "chunks": 1} | wrong)
