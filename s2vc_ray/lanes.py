@@ -1,7 +1,8 @@
 """The codec behind its lanes: GOPs' frames in, payloads that were verified and measured out.
 
-A lane is what limits how many batches are in the codec at once. Memory that runs out cuts batches in half. The
-one module that reaches the codec, and only when it loads it: importing this module imports no torch. Knows nothing of
+A lane is what limits how many batches are in the codec at once; a search takes one anew for each of its rounds. On a
+GPU, what falls back is coded on CPU cores meanwhile, in no lane. Memory that runs out cuts batches in half. The one
+module that reaches the codec, and only when it loads it: importing this module imports no torch. Knows nothing of
 sources, storage or Ray.
 """
 
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,7 +22,8 @@ from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.executor import CodecIdentity
 from s2vc_ray.faces import FaceFinder
-from s2vc_ray.fallback import encode_av1, takes
+from s2vc_ray.fallback import takes
+from s2vc_ray.fallback_cores import FallbackCores, timed_av1
 from s2vc_ray.fallback_search import fall_back
 from s2vc_ray.gop_decoder import AnyGop, codec_name, iter_decode, reread
 from s2vc_ray.lockstep import Lockstep
@@ -131,14 +133,21 @@ class Lanes:
     Args:
         config: the job.
         lanes: batches that may be in the codec at once.
-        overlap: measure a batch outside its lane, beside the next one's coding: for GPUs, which gain by it. On a
-            CPU it would only take the cores from the coding.
+        overlap: measure a batch, and code what falls back, outside its lane, beside the next one's coding: for GPUs,
+            which gain by it. On a CPU it would only take the cores from the coding.
         load_codec: where the codec comes from.
         meter: told how time is spent.
+        threads: GOPs that may be coded with the fallback codec at once where that is outside the lanes.
     """
 
     def __init__(
-        self, config: JobConfig, lanes: int, overlap: bool, load_codec: CodecLoader, meter: Meter
+        self,
+        config: JobConfig,
+        lanes: int,
+        overlap: bool,
+        load_codec: CodecLoader,
+        meter: Meter,
+        threads: int = 1,
     ) -> None:
         self._config = config
         self._load_codec = load_codec
@@ -147,6 +156,7 @@ class Lanes:
         self._loading = threading.Lock()
         self._lanes = threading.Semaphore(lanes)
         self._overlap = overlap
+        self._cores = FallbackCores(threads) if overlap else None
         self._measuring = threading.Lock()
         self._lockstep = Lockstep()
         self._meter = meter
@@ -175,18 +185,27 @@ class Lanes:
         if not gops:
             return []
         codec = self._loaded()
+        if goals:
+            return self._search(codec, gops, goals)
+        return self._code(codec, gops, [self._config.quality] * len(gops), self._shown(gops))
+
+    def _code(
+        self,
+        codec: LoadedCodec,
+        gops: list[Frames],
+        qualities: Sequence[int],
+        shown: Sequence[_Shown] | None,
+    ) -> list[CodedGop]:
+        """Code GOPs, each at its own quality, in a lane; then empty ``gops``, and check unless ``shown`` is None."""
         with self._lane():
-            if goals:
-                return self._search(codec, gops, goals)
-            parsed, seconds = self._encode(codec, gops, [self._config.quality] * len(gops))
-            shown = self._shown(gops)
+            coded = self._encode(codec, gops, qualities)
             gops.clear()
-            # Beside the next batch's coding there may be no memory left for it.
-            apart = self._overlap and not self._lockstep.tight
-            if not apart:
-                return self._check(codec, shown, parsed, seconds)
+            if shown is None:
+                return coded
+            if not self._apart:
+                return self._check(codec, shown, coded)
         with self._measuring:
-            return self._check(codec, shown, parsed, seconds)
+            return self._check(codec, shown, coded)
 
     def _search(self, codec: LoadedCodec, gops: list[Frames], goals: Sequence[Goal]) -> list[CodedGop]:
         """Code each GOP at the q that its goal is found to need. A floor is measured at every q that is probed, of a
@@ -194,14 +213,13 @@ class Lanes:
         shown = self._shown(gops)
 
         def probe(wishes: Sequence[Wish]) -> list[CodedGop]:
-            parsed, seconds = self._encode(codec, [gops[n] for n, _ in wishes], [q for _, q in wishes])
-            if goals[0].floor is None:
-                return [CodedGop(gop, seconds, 0.0, ()) for gop in parsed]
-            return self._check(codec, [shown[n] for n, _ in wishes], parsed, seconds)
+            measured = [shown[n] for n, _ in wishes] if goals[0].floor else None
+            return self._code(codec, [gops[n] for n, _ in wishes], [q for _, q in wishes], measured)
 
         def fallback(wishes: Sequence[Wish]) -> list[CodedGop]:
-            parsed, seconds = self._encode_av1([(gops[n], crf) for n, crf in wishes])
-            return self._check(codec, [shown[n] for n, _ in wishes], parsed, seconds)
+            coded = self._encode_av1([(gops[n], crf) for n, crf in wishes])
+            with self._room_to_measure():
+                return self._check(codec, [shown[n] for n, _ in wishes], coded)
 
         width, height = gops[0].shape[2], gops[0].shape[1]
         if self._config.policy:
@@ -216,16 +234,16 @@ class Lanes:
         gops.clear()
         if goals[0].floor is not None:
             return found
-        checked = self._check(codec, shown, [one.encoded for one in found], 0.0)
-        return [
-            replace(one, decode_seconds=own.decode_seconds, metrics=own.metrics, risk=own.risk)
-            for one, own in zip(found, checked, strict=True)
-        ]
+        with self._room_to_measure():
+            return self._check(codec, shown, found)
 
     def _shown(self, gops: Sequence[Frames]) -> list[_Shown]:
         """Of each source GOP the frames to measure."""
         chosen = [(gop, self._measured(len(gop))) for gop in gops]
-        return [_Shown(frames := gop[numbers], numbers, self._look(frames)) for gop, numbers in chosen]
+        return [
+            _Shown(frames := gop if len(numbers) == len(gop) else gop[numbers], numbers, self._look(frames))
+            for gop, numbers in chosen
+        ]
 
     def _look(self, frames: Frames) -> Sight:
         return look(frames, self._faces.find(frames) if self._faces else None)
@@ -239,10 +257,17 @@ class Lanes:
         finally:
             self._lanes.release()
 
-    def _encode(
-        self, codec: LoadedCodec, gops: Sequence[Frames], qualities: Sequence[int]
-    ) -> tuple[list[AnyGop], float]:
-        """What a reader will find of GOPs, each coded at its own quality, and the seconds that each took."""
+    @property
+    def _apart(self) -> bool:
+        """Whether measuring goes on outside the lanes. Beside other coding there may be no memory left for it."""
+        return self._overlap and not self._lockstep.tight
+
+    def _room_to_measure(self) -> AbstractContextManager[object]:
+        """To be entered, in no lane, for measuring."""
+        return self._measuring if self._apart else self._lane()
+
+    def _encode(self, codec: LoadedCodec, gops: Sequence[Frames], qualities: Sequence[int]) -> list[CodedGop]:
+        """What a reader will find of GOPs, each coded at its own quality."""
 
         def encode(part: Sequence[tuple[Frames, int]]) -> list[EncodedGop]:
             return codec.encode_gops([frames for frames, _ in part], [q for _, q in part])
@@ -256,22 +281,25 @@ class Lanes:
                 stage, items, encode, alone=self._measuring, most=codec.fitting(*stage)
             )
         seconds = (time.perf_counter() - begun) / len(gops)
-        return [reread(gop) for gop in joined(coded, map(len, shots))], seconds
+        return [CodedGop(reread(gop), seconds, 0.0, ()) for gop in joined(coded, map(len, shots))]
 
-    def _encode_av1(self, wishes: Sequence[tuple[Frames, int]]) -> tuple[list[AnyGop], float]:
-        """What a reader will find of GOPs, each coded as AV1 at its own CRF, and the seconds that each took."""
-        begun = time.perf_counter()
-        with self._meter.coding("encode"):
-            parsed = [reread(encode_av1(frames, crf)) for frames, crf in wishes]
-        return parsed, (time.perf_counter() - begun) / len(wishes)
+    def _encode_av1(self, wishes: Sequence[tuple[Frames, int]]) -> list[CodedGop]:
+        """What a reader will find of GOPs, each coded as AV1 at its own CRF."""
+        if self._cores is not None:
+            with self._meter.doing("fallback"):
+                coded = self._cores.code(wishes)
+        else:
+            with self._lane(), self._meter.coding("fallback"):
+                coded = [timed_av1(*wish) for wish in wishes]
+        return [CodedGop(reread(gop), seconds, 0.0, ()) for gop, seconds in coded]
 
     def _check(
-        self, codec: LoadedCodec, shown: Sequence[_Shown], parsed: Sequence[AnyGop], encode_seconds: float
+        self, codec: LoadedCodec, shown: Sequence[_Shown], coded: Sequence[CodedGop]
     ) -> list[CodedGop]:
         """Verify and measure what a reader will get: the payloads' own bytes, parsed and decoded afresh."""
-        coded = [CodedGop(gop, encode_seconds, 0.0, ()) for gop in parsed]
         if not self._config.metrics.enabled:
-            return coded
+            return list(coded)
+        parsed = [one.encoded for one in coded]
         with self._meter.coding("measure"):
             begun = time.perf_counter()
             stage = _stage("decode", [one.frames for one in shown])

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import ConfigError
+from s2vc_ray.targets import Floor
 
 _CPU_CORES = 2
 """Cores of a worker without a GPU: they share one copy of the model and of everything imported."""
@@ -43,8 +44,10 @@ class Placement:
         gpus, cpus: what each claims.
         lanes: batches of an actor that may be in the codec at once.
         batches: batches it holds at once: one for each lane and one whose source is read or which is staged; on a
-            GPU where payloads are measured one more, which is measured beside the coding.
-        threads: threads that decode one batch's source, and for what of torch runs on a CPU.
+            GPU where payloads are measured one more, which is measured beside the coding, and where GOPs may fall
+            back as many more as it takes to give each of ``threads`` one of theirs.
+        threads: threads that decode one batch's source, and for what of torch runs on a CPU; on a GPU also GOPs that
+            are coded with the fallback codec at once.
         first: how many are started at once; low, high: how many there are kept and may be. No ``high``: as many
             as the cluster has room for, now or later.
         spread: put them on as many nodes as possible, not as few.
@@ -97,7 +100,16 @@ def _on_gpu(config: JobConfig, nodes: Sequence[Room]) -> tuple[float, float, int
     share = config.actors_per_gpu
     cores = [node.cpus / (node.gpus * share) for node in nodes if node.gpus]
     cpus = config.threads or _claim(min(cores, default=float(_UNSEEN_CORES)))
-    return 1 / share, cpus, 1, 3 if config.metrics.enabled else 2, max(1, int(cpus) - 1)
+    threads = max(1, int(cpus) - 1)
+    batches = 3 if config.metrics.enabled else 2
+    if _may_fall_back(config):
+        batches += math.ceil(threads / config.batch_on("cuda"))
+    return 1 / share, cpus, 1, batches, threads
+
+
+def _may_fall_back(config: JobConfig) -> bool:
+    wanted = config.policy is not None and any(rule.codec for rule in config.policy.rules)
+    return wanted or (isinstance(config.target, Floor) and config.fallback != "none")
 
 
 def _claim(share: float) -> float:

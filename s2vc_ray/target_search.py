@@ -7,7 +7,6 @@ codec: `code` is given.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -31,19 +30,14 @@ def seek(goals: Sequence[Goal], code: Callable[[Sequence[Wish]], Sequence[CodedG
         code: codes, and where floors ask for it measures, GOPs at their q.
     """
     tried: list[dict[int, CodedGop]] = [{} for _ in goals]
-    seconds = [0.0] * len(goals)
     while wishes := [
         (number, q)
         for number, goal in enumerate(goals)
         if (q := goal.next_q(_probes(goal, tried[number]))) is not None
     ]:
-        begun = time.perf_counter()
         for (number, q), coded in zip(wishes, code(wishes), strict=True):
             tried[number][q] = coded
-        share = (time.perf_counter() - begun) / len(wishes)
-        for number, _ in wishes:
-            seconds[number] += share
-    return [_taken(*one) for one in zip(goals, tried, seconds, strict=True)]
+    return [_taken(*one) for one in zip(goals, tried, strict=True)]
 
 
 def _probes(goal: Goal, tried: Mapping[int, CodedGop]) -> dict[int, Probe]:
@@ -58,8 +52,14 @@ def _value(goal: Goal, coded: CodedGop) -> float | None:
     return (found[0].worst if goal.floor.statistic == "worst" else found[0].mean) if found else None
 
 
-def _taken(goal: Goal, tried: Mapping[int, CodedGop], seconds: float) -> CodedGop:
+def _taken(goal: Goal, tried: Mapping[int, CodedGop]) -> CodedGop:
     q, met = goal.choice(_probes(goal, tried))
     taken = tried[q]
-    spent = max(0.0, seconds - taken.decode_seconds)
-    return replace(taken, encode_seconds=spent, target_value=goal.value, target_met=met, probes=len(tried))
+    others = sum(one.encode_seconds + one.decode_seconds for one in tried.values() if one is not taken)
+    return replace(
+        taken,
+        encode_seconds=taken.encode_seconds + others,
+        target_value=goal.value,
+        target_met=met,
+        probes=len(tried),
+    )

@@ -25,6 +25,7 @@ class Usage:
         source_seconds: opening, reading and decoding sources.
         stage_seconds: writing staged GOPs, and looking for those staged already.
         wait_seconds: batches that were read and waited for a lane.
+        fallback_seconds: coding with the fallback codec; on a GPU in no lane.
     """
 
     lane_seconds: float = 0.0
@@ -34,6 +35,7 @@ class Usage:
     source_seconds: float = 0.0
     stage_seconds: float = 0.0
     wait_seconds: float = 0.0
+    fallback_seconds: float = 0.0
 
     @property
     def busy(self) -> float:
@@ -70,7 +72,7 @@ class Meter:
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """Count the block as ``source``, ``stage`` or ``wait``."""
+        """Count the block as ``source``, ``stage``, ``wait`` or ``fallback``, in no lane."""
         begun = self._clock()
         try:
             yield
@@ -80,7 +82,7 @@ class Meter:
 
     @contextmanager
     def coding(self, what: str) -> Iterator[None]:
-        """Count the block as ``encode`` or ``measure``, and a lane as occupied."""
+        """Count the block as ``encode``, ``measure`` or ``fallback``, and a lane as occupied."""
         self._step(1)
         try:
             with self.doing(what):
@@ -93,7 +95,7 @@ class Meter:
         self._step(0)
         with self._lock:
             whole = self._lanes * (self._at - self._began) if self._began is not None else 0.0
-            kinds = ("encode", "measure", "source", "stage", "wait")
+            kinds = ("encode", "measure", "source", "stage", "wait", "fallback")
             return Usage(whole, self._busy, *(self._spent.get(kind, 0.0) for kind in kinds))
 
     def _step(self, change: int) -> None:

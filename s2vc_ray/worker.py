@@ -52,10 +52,10 @@ class Worker:
     Args:
         destination: where staged GOPs go; see `s2vc_ray.storage.open_storage`.
         config: the job.
-        threads: CPU threads for decoding a source.
+        threads: CPU threads for decoding a source; with ``overlap`` also GOPs in the fallback codec at once.
         lanes: batches that may be in the codec at once.
-        overlap: measure a batch outside its lane, beside the next one's coding: for GPUs, which gain by it. On a
-            CPU it would only take the cores from the coding.
+        overlap: measure a batch, and code what falls back, outside its lane, beside the next one's coding: for GPUs,
+            which gain by it. On a CPU it would only take the cores from the coding.
         load_codec: where the codec comes from.
     """
 
@@ -74,7 +74,7 @@ class Worker:
         self._config = config
         self._threads = threads
         self._meter = Meter(lanes)
-        self._lanes = Lanes(config, lanes, overlap, load_codec, self._meter)
+        self._lanes = Lanes(config, lanes, overlap, load_codec, self._meter, threads)
 
     def identity(self) -> CodecIdentity:
         """Load the codec if need be and say which it is.

@@ -13,6 +13,7 @@ import pytest
 
 from jobs.bench_anchors import ANCHORS, FfmpegAnchor
 from s2vc_ray.fallback import encode_av1
+from s2vc_ray.fallback_cores import FallbackCores
 from s2vc_ray.priority import ordinary_priority
 from tests.media import make_clip, pictures
 
@@ -48,6 +49,14 @@ def test_a_gop_in_av1_leaves_priorities_alone() -> None:
     encode_av1(frames, 40)
     assert _real_time_threads() == 0
     _in_a_thread(lambda: encode_av1(frames, 40))
+
+
+def test_gops_in_av1_side_by_side_leave_priorities_alone() -> None:
+    frames = pictures(3, 64, 48)
+    cores = FallbackCores(2)
+    for _ in range(5):
+        cores.code([(frames, 40)] * 4)
+        assert _real_time_threads() == 0
 
 
 def test_a_file_in_av1_leaves_priorities_alone(tmp_path: Path) -> None:

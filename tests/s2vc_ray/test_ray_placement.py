@@ -8,8 +8,12 @@ import pytest
 
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.errors import ConfigError
+from s2vc_ray.policy import Policy, Rule
 from s2vc_ray.ray_placement import Placement, Room, place
+from s2vc_ray.targets import Budget, Floor
 
+FLOOR = Floor("psnr", 30.0)
+TEXT = Rule("text", (("text_density", 0.2),), codec="av1")
 UNMEASURED = MetricPolicy.parse("none")
 
 
@@ -67,6 +71,22 @@ def test_no_claim_spans_gpus_and_as_many_fit_as_were_asked_for() -> None:
 def test_a_gpu_reads_codes_and_measures_different_batches() -> None:
     assert placed([Room(8, 1)]).batches == 3
     assert placed([Room(8, 1)], metrics=UNMEASURED).batches == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "batches"),
+    [
+        ({"target": FLOOR}, 5),
+        ({"target": FLOOR, "batch": 2}, 7),
+        ({"target": FLOOR, "threads": 2}, 4),
+        ({"target": FLOOR, "fallback": "none"}, 3),
+        ({"target": Budget("bpp", 0.1)}, 3),
+        ({"target": FLOOR, "fallback": "none", "policy": Policy(FLOOR, "none", (TEXT,))}, 5),
+    ],
+)
+def test_what_may_fall_back_gives_the_cores_beside_a_gpu_work(options: dict[str, Any], batches: int) -> None:
+    placement = placed([Room(8, 1)], metrics=MetricPolicy.parse("sample:4", ("psnr",)), **options)
+    assert (placement.batches, placement.lanes) == (batches, 1)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,17 @@ def test_measuring_beside_the_coding_does_not_count_twice() -> None:
     assert (meter.usage().busy_seconds, meter.usage().busy) == (8, 1.0)
 
 
+def test_what_is_coded_in_no_lane_makes_none_busy() -> None:
+    clock = Clock()
+    meter = Meter(1, clock)
+    meter.begin()
+    with meter.doing("fallback"):
+        clock.now = 4
+    with meter.coding("fallback"):
+        clock.now = 7
+    assert meter.usage() == Usage(7, 3, fallback_seconds=7)
+
+
 def test_each_lane_counts() -> None:
     clock = Clock()
     meter = Meter(2, clock)
@@ -71,7 +82,7 @@ def test_open_blocks_count_and_failures_close_them() -> None:
 
 
 def test_usages_add_up() -> None:
-    both = Usage(10, 5, 4, 3, 2, 1, 6) + Usage(10, 10)
-    assert both == Usage(20, 15, 4, 3, 2, 1, 6)
+    both = Usage(10, 5, 4, 3, 2, 1, 6, 7) + Usage(10, 10)
+    assert both == Usage(20, 15, 4, 3, 2, 1, 6, 7)
     assert both.busy == 0.75
     assert Usage().busy == 0.0
