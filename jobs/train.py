@@ -27,6 +27,7 @@ from torch import Tensor
 from s2vc_model.config import PRESETS
 from s2vc_model.errors import TrainingError, WeightsError
 from s2vc_model.network import S2vcNetwork
+from s2vc_model.train.ablation import PARTS, ablate
 from s2vc_model.train.ceiling import ceilings
 from s2vc_model.train.checkpoint import (
     checkpoint_companions,
@@ -96,6 +97,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     p.add_argument(
         "--anneal-steps", type=int, default=0, help="last steps of the run, with the rate falling to zero"
+    )
+    p.add_argument(
+        "--ablate",
+        default="",
+        metavar="PARTS",
+        help=f"comma-separated, of {', '.join(PARTS)}: train, export or measure without these parts",
     )
     p.add_argument("--max-frames", type=int, default=120, help="frames kept of each clip")
     p.add_argument("--seed", type=int, default=0)
@@ -167,6 +174,8 @@ def main(argv: list[str] | None = None) -> int:
         torch.manual_seed(args.seed)
         network, steps = starting_network(args.init, args.preset)
         note = {"from": args.init.name} if args.init else {}
+        if args.ablate:
+            ablate(network, args.ablate.split(","))
         ending = Ending()
         if args.ceiling:
             show_ceilings(network.to(device).eval(), args.ceiling)
@@ -223,7 +232,7 @@ def train(
         return {}
     note: dict[str, object] = {
         "stages": args.stages, "set": args.set, "budget_minutes": args.budget_minutes, "seed": args.seed,
-        "ranks": ranks.size,
+        "ranks": ranks.size, **({"ablate": args.ablate} if args.ablate else {}),
     }  # fmt: skip
 
     def write(averaged: dict[str, Tensor], taken: int, complete: bool) -> None:

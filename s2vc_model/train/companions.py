@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from s2vc_model.config import CodecConfig
+from s2vc_model.train.adversary import Adversary
 from s2vc_model.train.recipe import Stage
 from s2vc_model.train.teacher import SemanticLoss
 
@@ -17,11 +18,12 @@ class Companions(nn.Module):
 
     Attributes:
         semantic: the teacher and the map from tokens to it.
+        adversary: the judge of decoded frames.
     """
 
-    def __init__(self, semantic: SemanticLoss | None = None) -> None:
+    def __init__(self, semantic: SemanticLoss | None = None, adversary: Adversary | None = None) -> None:
         super().__init__()
-        self.semantic = semantic
+        self.semantic, self.adversary = semantic, adversary
 
     @classmethod
     def for_stages(cls, stages: Sequence[Stage], config: CodecConfig, device: torch.device) -> Companions:
@@ -31,7 +33,8 @@ class Companions(nn.Module):
             TrainingError: a stage asks for a teacher that is not installed.
         """
         semantic = SemanticLoss(config.tokens, device) if any(s.semantic for s in stages) else None
-        return cls(semantic)
+        adversary = Adversary(device) if any(s.adversarial for s in stages) else None
+        return cls(semantic, adversary)
 
     def beside_the_codec(self) -> list[nn.Parameter]:
         """Parameters that learn with the codec's, from the same loss."""

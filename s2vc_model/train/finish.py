@@ -18,14 +18,19 @@ from s2vc_model.state import FeatureBuffer, GopState
 
 @contextmanager
 def frozen_codec(net: S2vcNetwork) -> Iterator[None]:
-    """Inside, all but the generator is frozen, and the priors are exact integers; afterwards all is trainable."""
+    """Inside, all but the generator is frozen, and the priors are exact integers; afterwards it learns as before."""
     net.freeze()
-    for part in (net.intra, net.inter, net.intra_prior, net.inter_prior):
-        part.requires_grad_(False)
+    parts = (net.intra, net.inter, net.intra_prior, net.inter_prior)
+    learning = [p for part in parts for p in part.parameters() if p.requires_grad]
+    for p in learning:
+        p.requires_grad_(False)
     try:
         yield
     finally:
-        net.thaw()
+        for prior in net.priors().values():
+            prior.thaw()
+        for p in learning:
+            p.requires_grad_(True)
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from s2vc_model.train.recipe import Stage, Weights
 from s2vc_model.train.step import ChunkStep, Dials, Optimiser
 from s2vc_model.transforms import start_inter_from_intra
 
-EXTRAS = ("semantic",)
+EXTRAS = ("semantic", "adversary")
 """Logged where a stage has them."""
 
 

@@ -49,6 +49,8 @@ class Stage:
     semantic: float = 0.0
     """Weight of telling, in the tokens of a chunk's last frame, what the semantic teacher sees. It must be installed:
     see `s2vc_model.train.teacher`."""
+    adversarial: float = 0.0
+    """Weight of deceiving a judge of pairs of frames that learns beside; see `s2vc_model.train.adversary`."""
     coded: bool = True
     """Whether latents pass the priors; without, nothing is rounded, no rate is paid and only first frames exist."""
     copy_intra: bool = False
@@ -84,6 +86,8 @@ class Stage:
             raise ValueError(f"{self.name}: size must be a multiple of 64, got {self.size}")
         if not self.coded and (self.frames, self.chunks, self.intra_share) != (1, 1, 0):
             raise ValueError(f"{self.name}: what is not coded is one frame and one chunk")
+        if self.adversarial and self.frames < 2:
+            raise ValueError(f"{self.name}: the adversary judges pairs, so adversarial goes with frames of 2 and more")
         if self.generator_only and (not self.coded or self.intra_share or self.semantic):
             raise ValueError(f"{self.name}: generator_only goes with coded frames, no intra_share and no semantic")
 

@@ -98,8 +98,9 @@ class ChunkStep:
         self.stage, self.weights, self.net, self.opt, self.perceptual = stage, weights, net, opt, perceptual
         device = opt.params[0].device
         self.cuda = device.type == "cuda"
-        # Symbols are listed on the CPU, in the middle of a step of the generator alone.
-        self.captured = self.cuda and opt.ranks.size == 1 and not stage.generator_only
+        # A step of the generator alone lists symbols on the CPU; the adversary's optimiser is not made for graphs.
+        eager = stage.generator_only or stage.adversarial > 0
+        self.captured = self.cuda and opt.ranks.size == 1 and not eager
         b, t, s = stage.batch, stage.frames, stage.size
 
         def zeros(*shape: int) -> Tensor:
@@ -159,8 +160,14 @@ class ChunkStep:
         if told is not None:
             loss = loss + self.stage.semantic * told
             report["semantic"] = told.detach()[None]
+        adversary = self.companions.adversary if self.stage.adversarial else None
+        if adversary:
+            loss = loss + self.stage.adversarial * adversary.deceived(torch.stack(pictures, 1).float())
         self.opt.zero()
         report["norm"] = self.opt.step(loss)
+        if adversary:
+            decoded, real = torch.stack(pictures, 1).detach().float(), torch.stack(self.x, 1)
+            report["adversary"] = adversary.learn(decoded, real, self.opt.ranks)[None]
         if self.stage.chunks > 1:
             self._keep(state)
         return report
