@@ -51,6 +51,7 @@ def test_what_the_generator_asks_teaches_the_adversary_nothing() -> None:
     assert fake.grad.any()
     left = [p.clone() for p in adversary.parameters()]
     twin = judge()
+    twin.deceived(fake.detach())
     adversary.learn(fake, real, Ranks())
     twin.learn(fake, real, Ranks())
     for p, q, before in zip(adversary.parameters(), twin.parameters(), left, strict=True):
