@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -44,11 +44,13 @@ class Batch:
         frames: (B, T, 3, S, S) in [-1, 1].
         motion: searched motion into each frame's predecessor (B, T, 2, S/16, S/16) in pixels; zero for t = 0.
         trust: how much that motion explains, 0..1, (B, T, 1, S/16, S/16).
+        enlarged: whether the frames are ``ENLARGING`` times as large as what they show.
     """
 
     frames: Tensor
     motion: Tensor
     trust: Tensor
+    enlarged: bool = False
 
 
 class Bank:
@@ -97,7 +99,8 @@ class Bank:
         big = F.interpolate(
             x.flatten(0, 1), scale_factor=ENLARGING, mode="bicubic", align_corners=False, antialias=True
         )
-        return with_motion(big.clamp(-1, 1)[..., :size, :size].unflatten(0, (batch, frames)).contiguous())
+        big = big.clamp(-1, 1)[..., :size, :size].unflatten(0, (batch, frames))
+        return replace(with_motion(big.contiguous()), enlarged=True)
 
     def _crops(self, batch: int, frames: int, size: int, large: int, reduced: float) -> Tensor:
         """Crops (B, T, 3, S, S) in [-1, 1]; sources of ``large`` lines are reduced by 2 with chance ``reduced``."""

@@ -11,12 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
 from s2vc_model.train.companions import Companions
-from s2vc_model.train.data import Batch
+from s2vc_model.train.data import ENLARGING, Batch
 from s2vc_model.train.finish import finish_step
 from s2vc_model.train.losses import Perceptual, motion_loss, rate_weights
 from s2vc_model.train.ranks import Ranks
@@ -114,10 +115,11 @@ class ChunkStep:
         crop = stage.perceptual_crop or s
         self.rows, self.columns = (torch.arange(crop, device=device) for _ in range(2))
         self.lambdas = rate_weights(device)
+        self.enlarged = False
         self.state: GopState | None = None
-        self.runs: dict[tuple[bool, bool], int] = {}
-        self.graphs: dict[tuple[bool, bool], torch.cuda.CUDAGraph] = {}
-        self.results: dict[tuple[bool, bool], dict[str, Tensor]] = {}
+        self.runs: dict[tuple[bool, bool, bool], int] = {}
+        self.graphs: dict[tuple[bool, bool, bool], torch.cuda.CUDAGraph] = {}
+        self.results: dict[tuple[bool, bool, bool], dict[str, Tensor]] = {}
 
     def load(self, batch: Batch, chunk: int) -> None:
         """Copy chunk ``chunk`` of a stream into the static buffers and draw what LPIPS sees of it."""
@@ -127,6 +129,7 @@ class ChunkStep:
             buffer.copy_(frame)
         self.motion.copy_(batch.motion[:, part])
         self.trust.copy_(batch.trust[:, part])
+        self.enlarged = batch.enlarged
         rows = torch.randperm(self.stage.batch, device=self.q.device)[: self.seen.numel()]
         self.seen.copy_(rows * t + torch.randint(0, t, rows.shape, device=rows.device))
         side = self.rows.numel()
@@ -137,16 +140,16 @@ class ChunkStep:
 
     def __call__(self, first: bool, perceptual: bool) -> dict[str, Tensor]:
         """Train on the loaded chunk; ``first`` starts a GOP. Returns detached tensors, valid until the next call."""
-        key = (first, perceptual)
+        key = (first, perceptual, self.enlarged)
         self.runs[key] = self.runs.get(key, 0) + 1
         if not self.captured or self.runs[key] <= EAGER_STEPS:
-            return self._train(*key)
+            return self._train(first, perceptual)
         if key not in self.graphs:
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             self.opt.zero()
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
-                self.results[key] = self._train(*key)
+                self.results[key] = self._train(first, perceptual)
             self.graphs[key] = graph
         self.graphs[key].replay()
         return self.results[key]
@@ -230,11 +233,13 @@ class ChunkStep:
         return distance
 
     def _seen_of(self, frames: Tensor) -> Tensor:
-        """What LPIPS sees of frames (B, T, 3, S, S)."""
+        """What LPIPS sees of frames (B, T, 3, S, S): those that were enlarged, at the size they had."""
         seen = frames.flatten(0, 1).index_select(0, self.seen)
-        if self.rows.numel() == self.stage.size:
+        if self.rows.numel() < self.stage.size:
+            seen = seen.index_select(2, self.rows).index_select(3, self.columns)
+        if not self.enlarged:
             return seen
-        return seen.index_select(2, self.rows).index_select(3, self.columns)
+        return F.interpolate(seen, scale_factor=1 / ENLARGING, mode="bicubic", align_corners=False, antialias=True)
 
     @torch.no_grad()
     def _keep(self, state: GopState) -> None:

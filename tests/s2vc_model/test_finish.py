@@ -15,7 +15,8 @@ from s2vc_model.state import GopState
 from s2vc_model.train.data import Bank, BankConfig
 from s2vc_model.train.finish import finish_step, frozen_codec
 from s2vc_model.train.loop import RunConfig, Trainer, qualities
-from s2vc_model.train.recipe import RECIPE, Stage
+from s2vc_model.train.recipe import RECIPE, Stage, Weights
+from s2vc_model.train.step import ChunkStep, Dials, Optimiser
 from s2vc_model.weight_files import load_weights, save_weights
 from tests.media import make_clip, pictures
 from tests.s2vc_model.networks import tiny_network, tiny_weights
@@ -116,6 +117,28 @@ def test_enlarged_draws_are_smooth_and_small_sources_are_not_reduced(tmp_path: P
         spread[name] = float(x.std())
         assert float(steps) < 0.85 * spread[name]
     assert spread["large"] < 0.7 * spread["small"]
+
+
+@pytest.mark.parametrize(("crop", "sides"), [(0, (64, 42)), (32, (32, 21))])
+def test_lpips_sees_enlarged_frames_at_the_size_they_had(
+    bank: Bank, crop: int, sides: tuple[int, int]
+) -> None:
+    seen: list[torch.Size] = []
+
+    def distance(decoded: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        assert decoded.shape == target.shape
+        seen.append(decoded.shape)
+        return (decoded - target).square().mean((1, 2, 3))
+
+    network = tiny_network()
+    fields = FINISH | {"perceptual_share": 1.0, "perceptual_crop": crop}
+    with frozen_codec(network):
+        opt = Optimiser(network, Dials(CPU, 1e-3))
+        step = ChunkStep(Stage("x", 1, **fields), Weights(), network, opt, distance)  # type: ignore[arg-type]
+        for enlarged in (False, True):
+            step.load(bank.draw(2, 2, 64, enlarged=enlarged), 0)
+            step(True, True)
+    assert seen == [(2, 3, side, side) for side in sides]
 
 
 def test_high_qualities_are_drawn_more_often() -> None:
