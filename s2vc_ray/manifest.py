@@ -66,7 +66,8 @@ class ManifestRow:
         job, created: the run that wrote the row, and when (UTC).
         config_hash, config: hash of what decides the archive's bytes; all options as JSON.
         source_*: where the source lay, and its size, store tag and SHA-256 when it was read.
-        source_notes: what was decided or noticed about the source's pictures, such as their bit depth.
+        source_notes: what was decided or noticed about the source's pictures, such as their bit depth, or that a GOP
+            was not where the source's index says.
         archive, archive_bytes, archive_sha256: key under the destination, and the published archive's fixity.
         framemd5_sha256: of ``<source_name>.framemd5``, the list of decoded source frames beside the archive; None
             where none was made (before version 2) or none is left.

@@ -16,14 +16,12 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from s2vc_ray.errors import SourceError
-from s2vc_ray.seek_points import h264_units, nal_units
+from s2vc_ray.seek_points import h264_units, h265_units
 
 _HEAD = 1 << 12
 """Bytes of a keyframe among which its parameter sets are."""
 
 _H264_SPS, _H265_SPS = 7, 33
-_HVCC_LENGTHS = 21
-"""Where an hvcC box says how long lengths are (ISO/IEC 14496-15, 8.3.3)."""
 _MPEG2_SEQUENCE = b"\x00\x00\x01\xb3"
 
 Size = tuple[int, int]
@@ -83,8 +81,7 @@ class SizeWatch:
         if self._codec.canonical_name == "h264":
             yield from (body for kind, body in h264_units(head, self._extradata) if kind == _H264_SPS)
         elif self._codec.canonical_name == "hevc":
-            boxed = self._extradata[:1] == b"\x01" and len(self._extradata) > _HVCC_LENGTHS
-            units = nal_units(head, (self._extradata[_HVCC_LENGTHS] & 3) + 1 if boxed else 0)
+            units = h265_units(head, self._extradata)
             yield from (unit for unit in units if unit[0] >> 1 & 63 == _H265_SPS)
         elif self._codec.canonical_name == "mpeg2video" and (at := head.find(_MPEG2_SEQUENCE)) >= 0:
             yield head[at + 4 : at + 7]  # 12 bits of width, 12 of height

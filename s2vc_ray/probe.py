@@ -116,6 +116,8 @@ def _describe(
         time_base=stream.time_base or Fraction(1, 1000),
         pts=timeline.pts,
         keyframe_pts=timeline.keyframes,
+        trail=timeline.trail,
+        keyframe_trail=timeline.keyframe_trail,
         last_duration=timeline.last_duration,
         average_rate=stream.average_rate or None,
         rotation=rotation(first),

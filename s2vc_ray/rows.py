@@ -24,6 +24,9 @@ from s2vc_ray.staging import StagedGop
 INCOMPLETE = "IncompleteSource"
 """``error_class`` of what was compressed in part."""
 
+STRAYED = "seeking leads elsewhere: read from the source's beginning"
+"""Beside what was decided about a source, in the rows of GOPs that were come by this way."""
+
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
@@ -73,7 +76,6 @@ def gop_rows(
     base = replace(
         _base(job, source, known, "partial" if lacking else "ok"),
         frames_declared=header.frames,
-        source_notes="; ".join(header.decisions) or None,
         framemd5_sha256=archive.framemd5_sha256,
         creator=header.creator,
         archive_version=header.archive_version,
@@ -126,6 +128,7 @@ def gop_rows(
             probes=gop.probes if gop.target_met is not None else None,
             policy_sha256=gop.policy_sha256,
             policy_rule=gop.policy_rule,
+            source_notes="; ".join((*header.decisions, *([STRAYED] if gop.strayed else []))) or None,
             **metrics,
             **_risk(gop.risk),
             metric_policy=gop.metric_policy,

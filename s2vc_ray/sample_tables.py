@@ -21,6 +21,7 @@ from s2vc_ray.seek_points import begins_exactly
 from s2vc_ray.ticks import VideoPacket
 from s2vc_ray.timeline import HIDDEN_FRAMES, SLACK_SECONDS, Timeline
 from s2vc_ray.times import Times
+from s2vc_ray.trail import along
 
 _KEY, _DISCARD = 1, 2
 """Flags of an index entry (``AVINDEX_KEYFRAME``, ``AVINDEX_DISCARD_FRAME``)."""
@@ -106,21 +107,29 @@ def _timeline(
     if not len(shown):
         return None
     last = int(steps[shown.argmax()])
-    shown.sort()
+    trail = np.array(along(pts, pos, sizes))
+    order = shown.argsort()
+    shown = shown[order]
     if np.any(np.diff(shown) == 0) or shown[0] < pts[0]:
         return None
-    keys = np.unique(pts[is_key])
-    return Timeline(Times.from_bytes(shown.tobytes()), Times.from_bytes(keys.tobytes()), last)
+    keys, firsts = np.unique(pts[is_key], return_index=True)
+    return Timeline(
+        Times.from_bytes(shown.tobytes()),
+        Times.from_bytes(keys.tobytes()),
+        last,
+        trail=Times.from_bytes(trail[1:][is_shown][order].tobytes()),
+        keyframe_trail=Times.from_bytes(trail[:-1][is_key][firsts].tobytes()),
+    )
 
 
 def _keys_hold(file: BinaryIO, stream: VideoStream, pos: Int64s, sizes: Int64s) -> bool:
     """Whether decoding may begin at what the tables call keyframes, as far as some of them tell."""
-    if stream.codec_context.codec.canonical_name != "h264":
-        return True
+    context = stream.codec_context
     chosen = {round(at) for at in np.linspace(0, len(pos) - 1, _HEADS)} | {min(1, len(pos) - 1)}
     for at in sorted(chosen):
         file.seek(int(pos[at]))
-        if not begins_exactly(file.read(min(_HEAD, int(sizes[at]))), stream.codec_context.extradata or b""):
+        head = file.read(min(_HEAD, int(sizes[at])))
+        if not begins_exactly(context.codec.canonical_name, head, context.extradata or b""):
             return False
     return True
 

@@ -1,13 +1,13 @@
 """Which packets decoding may begin at and still give every later frame exactly.
 
-Containers also flag as keyframes the H.264 recovery points of streams that refresh their picture bit by bit
-(ITU-T H.264, D.2.8): decoders begin there, and show wrong pictures for a while without a word. Those are
-no seek points here. It must not know files or GOPs.
+What a container flags as a keyframe need not be one, and decoders begin anywhere and show wrong pictures for a while
+without a word. Of the usual codecs with predicted pictures the packet itself is asked. H.264 recovery points of streams
+that refresh their picture bit by bit (ITU-T H.264, D.2.8) are no seek points. It must not know files or GOPs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from av.packet import Packet
@@ -15,20 +15,32 @@ from av.video.stream import VideoStream
 
 _IDR, _SEI = 5, 6
 _RECOVERY_POINT = 6
+_H265_VCL = range(32)
+_H265_RANDOM_ACCESS = range(16, 22)
+_HVCC_LENGTHS = 21
+"""Where an hvcC box says how long lengths are (ISO/IEC 14496-15, 8.3.3)."""
+_MPEG2_PICTURE, _MPEG4_PICTURE = b"\x00\x00\x01\x00", b"\x00\x00\x01\xb6"
 
 
 def is_seek_point(packet: Packet[Any], stream: VideoStream) -> bool:
     """Whether frames shown at or after ``packet``'s own can be decoded from it on, exactly."""
     if not packet.is_keyframe:
         return False
-    if stream.codec_context.codec.canonical_name != "h264":
-        return True
-    return begins_exactly(bytes(packet), stream.codec_context.extradata or b"")
+    context = stream.codec_context
+    return begins_exactly(context.codec.canonical_name, bytes(packet), context.extradata or b"")
 
 
-def begins_exactly(data: bytes, extradata: bytes) -> bool:
-    """Whether an H.264 access unit, of which ``data`` is all or the beginning, is an IDR picture or a recovery point
-    that is exact at once. ``extradata`` as `h264_units`."""
+def begins_exactly(codec: str, data: bytes, extradata: bytes) -> bool:
+    """Whether a packet of ``codec``, of which ``data`` is all or the beginning, needs none before it by its own word.
+
+    True where nobody here knows the codec. ``extradata`` as the decoder is given it.
+    """
+    asked = _BEGINS.get(codec)
+    return asked is None or asked(data, extradata)
+
+
+def _h264(data: bytes, extradata: bytes) -> bool:
+    """An IDR picture, or a recovery point that is exact at once."""
     for kind, body in h264_units(data, extradata):
         if kind == _IDR or (kind == _SEI and recovery_frames(body) == 0):
             return True
@@ -44,6 +56,58 @@ def h264_units(data: bytes, extradata: bytes) -> Iterator[tuple[int, bytes]]:
     boxed = extradata[:1] == b"\x01" and len(extradata) > 4
     for unit in nal_units(data, (extradata[4] & 3) + 1 if boxed else 0):
         yield unit[0] & 31, unit[1:]
+
+
+def _h265(data: bytes, extradata: bytes) -> bool:
+    """A picture for random access (ITU-T H.265, 7.4.2.2)."""
+    first = next(
+        (unit[0] >> 1 & 63 for unit in h265_units(data, extradata) if unit[0] >> 1 & 63 in _H265_VCL), None
+    )
+    return first in _H265_RANDOM_ACCESS
+
+
+def _mpeg2(data: bytes, _: bytes) -> bool:
+    """An intra picture (ISO/IEC 13818-2 and 11172-2, picture header)."""
+    at = data.find(_MPEG2_PICTURE)
+    return at >= 0 and len(data) > at + 5 and data[at + 5] >> 3 & 7 == 1
+
+
+def _mpeg4(data: bytes, _: bytes) -> bool:
+    """An intra picture (ISO/IEC 14496-2, 6.2.5)."""
+    at = data.find(_MPEG4_PICTURE)
+    return at >= 0 and len(data) > at + 4 and data[at + 4] >> 6 == 0
+
+
+def _vp8(data: bytes, _: bytes) -> bool:
+    """A key frame (RFC 6386, 9.1)."""
+    return bool(data) and not data[0] & 1
+
+
+def _vp9(data: bytes, _: bytes) -> bool:
+    """A key frame, of the first frame in the packet (VP9 bitstream specification, 6.2)."""
+    if not data:
+        return False
+    at = (
+        2 if data[0] >> 4 & 3 == 3 else 3
+    )  # of the bit that shows an existing frame; profile 3 has one more before it
+    return not data[0] >> at & 1 and not data[0] >> (at - 1) & 1
+
+
+_BEGINS: dict[str, Callable[[bytes, bytes], bool]] = {
+    "h264": _h264,
+    "hevc": _h265,
+    "mpeg1video": _mpeg2,
+    "mpeg2video": _mpeg2,
+    "mpeg4": _mpeg4,
+    "vp8": _vp8,
+    "vp9": _vp9,
+}
+
+
+def h265_units(data: bytes, extradata: bytes) -> Iterator[bytes]:
+    """The NAL units of an access unit, in either of its two framings; see `h264_units`."""
+    boxed = extradata[:1] == b"\x01" and len(extradata) > _HVCC_LENGTHS
+    return nal_units(data, (extradata[_HVCC_LENGTHS] & 3) + 1 if boxed else 0)
 
 
 def nal_units(data: bytes, length_bytes: int) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import overload
 
 from s2vc_ray.times import Times
+from s2vc_ray.trail import UNKNOWN
 from s2vc_ray.values import GopSpec, VideoInfo
 
 
@@ -42,16 +43,19 @@ class GopSpecs(Sequence[GopSpec]):
             return tuple(self[at] for at in places)
         first = self.starts[places]
         end = self.starts[places + 1] if places + 1 < len(self.starts) else info.frames
+        seek_pts, seek_trail = _seek_point(info, info.pts[first])
         return GopSpec(
             source_uri=self.source_uri,
             video_id=self.video_id,
             index=places,
             first_frame=first,
             pts=info.pts[first:end],
-            seek_pts=_seek_point(info, info.pts[first]),
+            seek_pts=seek_pts,
             stream_index=info.stream_index,
             width=info.width,
             height=info.height,
+            trail=info.trail[first:end],
+            seek_trail=seek_trail,
         )
 
 
@@ -76,6 +80,9 @@ def split_at(info: VideoInfo, *, source_uri: str, video_id: str, starts: Sequenc
     return GopSpecs(info, source_uri, video_id, starts if isinstance(starts, range) else Times(starts))
 
 
-def _seek_point(info: VideoInfo, pts: int) -> int:
-    at = bisect_right(info.keyframe_pts, pts)
-    return info.keyframe_pts[at - 1] if at else info.pts[0]
+def _seek_point(info: VideoInfo, pts: int) -> tuple[int, int]:
+    """Time stamp of the seek point for a frame, and the trail in front of it."""
+    at = bisect_right(info.keyframe_pts, pts) - 1
+    if at < 0:
+        return info.pts[0], UNKNOWN
+    return info.keyframe_pts[at], info.keyframe_trail[at] if info.keyframe_trail else UNKNOWN

@@ -56,6 +56,7 @@ class StagedGop:
         frames_expected: frames the container promised; ``len(pts)`` were coded.
         frames_corrupt: coded frames that the source's decoder marked as damaged.
         frames_interlaced: coded frames that it flagged as interlaced.
+        strayed: seeking in the source led elsewhere than planning had been; see `s2vc_ray.seeking`.
         width, height: true frame size in pixels.
         q: of ``codec``: S2VC's quality index, or AV1's constant rate factor.
         payload_bytes, payload_sha256: size and digest of the payload.
@@ -104,6 +105,7 @@ class StagedGop:
     risk: Risk | None = None
     policy_sha256: str | None = None
     policy_rule: str | None = None
+    strayed: bool = False
 
     @property
     def frames(self) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from typing import TypeAlias
@@ -23,8 +24,20 @@ from av.video.stream import VideoStream
 from s2vc_ray.picture_sizes import check_size
 from s2vc_ray.source_io import decode_packet, packets_of
 from s2vc_ray.times import Times
+from s2vc_ray.trail import UNKNOWN, onward
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The frames and the seek points of a source by their ticks, both ascending, with their trails
+    (`s2vc_ray.trail`)."""
+
+    ticks: Times
+    trail: Times
+    keyframes: Times
+    keyframe_trail: Times
 
 
 def frame_step(stream: VideoStream) -> int:
@@ -44,25 +57,34 @@ def ticked_packets(container: InputContainer, stream: VideoStream) -> Iterator[t
 
 def count_frames(
     container: InputContainer, stream: VideoStream, expected: tuple[int, int], name: str
-) -> tuple[Times, Times]:
-    """Decode the whole source: the ticks of its frames and of its seek points, both ascending.
+) -> Counted:
+    """Decode the whole source.
 
     Raises:
         SourceError: a frame is not of the ``expected`` size.
     """
-    ticks, keys = array("q"), array("q")
-    key_frames: list[tuple[int, int | None]] = []
-    count = 0
-    for frame in _decode_numbered(stream, ticked_packets(container, stream), ticks, keys):
+    ticks, trails, keys = array("q"), array("q", [UNKNOWN]), array("q")
+    trail, key_frames = array("q"), list[tuple[int, int | None]]()
+    for count, frame in enumerate(
+        _decode_numbered(stream, ticked_packets(container, stream), ticks, trails, keys)
+    ):
         check_size(name, frame, expected, count)
+        trail.append(UNKNOWN if frame.pts is None else trails[frame.pts + 1])
         if frame.key_frame:
             key_frames.append((count, frame.pts))
-        count += 1
+    count = len(trail)
     step = frame_step(stream)
     while len(ticks) < count:
         ticks.append(ticks[-1] + step)
-    seekable = {ticks[k] for k, packet in key_frames if packet is not None and packet == _last(keys, k)}
-    return Times(ticks[:count]), Times(sorted(seekable.union(ticks[: min(1, count)])))
+    # The first frame is a seek point whatever its picture: there decoding begins with the first packet.
+    seekable = dict.fromkeys(ticks[: min(1, count)], UNKNOWN)
+    for k, packet in key_frames:
+        if packet is not None and packet == _last(keys, k):
+            seekable.setdefault(ticks[k], trails[packet])
+    keyframes = sorted(seekable)
+    return Counted(
+        Times(ticks[:count]), Times(trail), Times(keyframes), Times(seekable[tick] for tick in keyframes)
+    )
 
 
 def _last(keys: Sequence[int], number: int) -> int | None:
@@ -71,15 +93,21 @@ def _last(keys: Sequence[int], number: int) -> int | None:
 
 
 def _decode_numbered(
-    stream: VideoStream, packets: Iterator[tuple[int, VideoPacket]], ticks: array[int], keys: array[int]
+    stream: VideoStream,
+    packets: Iterator[tuple[int, VideoPacket]],
+    ticks: array[int],
+    trails: array[int],
+    keys: array[int],
 ) -> Iterator[VideoFrame]:
     """Frames in presentation order; each one's ``pts`` is the number of the packet it came from.
 
-    Appends to ``ticks`` the ticks of the packets that decode, and to ``keys`` the numbers of key packets.
+    Appends to ``ticks`` the ticks of the packets that decode, to ``trails``, which holds the one in front of the first
+    packet, those behind each, and to ``keys`` the numbers of key packets.
     A packet that the decoder refuses takes its tick with it: the frames behind damage keep their own times.
     """
     for number, (tick, packet) in enumerate(packets):
         ticks.append(tick)
+        trails.append(onward(trails[-1], tick, packet))
         if packet.is_keyframe:
             keys.append(number)
         packet.pts = packet.dts = number
@@ -91,13 +119,19 @@ def _decode_numbered(
 
 
 def frames_from_tick(
-    container: InputContainer, stream: VideoStream, seek: int | None, *, from_start: bool
-) -> Iterator[tuple[int, VideoFrame]]:
-    """Frames with their ticks, from the seek point whose tick is ``seek`` on; nothing when it is not there.
+    container: InputContainer,
+    stream: VideoStream,
+    seek: int | None,
+    trail: int = UNKNOWN,
+    *,
+    from_start: bool,
+) -> Iterator[tuple[int, int, VideoFrame]]:
+    """Frames with their ticks and trails, from the seek point whose tick is ``seek`` on; nothing when it is not there.
 
     Args:
         container: stands at or before the seek point's packet.
         seek: a seek point found by ``count_frames``; None for the first packet.
+        trail: the one in front of it.
         from_start: the container stands at its beginning.
     """
     packets = ticked_packets(container, stream)
@@ -115,11 +149,11 @@ def frames_from_tick(
         return
     # The first frame of the file needs no landmark; elsewhere counting begins at the keyframe's own picture.
     number = 0 if from_start and passed == 0 and len(pending) == 1 else None
-    ticks = array("q")
-    for frame in _decode_numbered(stream, chain(pending, packets), ticks, array("q")):
+    ticks, trails = array("q"), array("q", [trail])
+    for frame in _decode_numbered(stream, chain(pending, packets), ticks, trails, array("q")):
         if number is None and frame.pts == 0:
             number = ticks.index(seek) if seek in ticks else None
         if number is not None:
             if number < len(ticks):
-                yield ticks[number], frame
+                yield ticks[number], UNKNOWN if frame.pts is None else trails[frame.pts + 1], frame
             number += 1

@@ -6,13 +6,12 @@ It must not know GOPs or archives.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -23,6 +22,7 @@ from s2vc_ray.seek_points import is_seek_point
 from s2vc_ray.source_io import decode_packet, lacks_pts, packets_of
 from s2vc_ray.ticks import VideoPacket, count_frames, frame_step
 from s2vc_ray.times import Times
+from s2vc_ray.trail import UNKNOWN, onward
 
 HIDDEN_FRAMES = frozenset({"vp8"})
 """Codecs whose packets may carry a picture that is never shown."""
@@ -43,6 +43,9 @@ class Timeline:
     last_duration: int
     untimed: int = 0
     """Frames that decode and that nobody says when to show."""
+    trail: Sequence[int] = ()
+    keyframe_trail: Sequence[int] = ()
+    """Of ``pts`` and of ``keyframes``: see `s2vc_ray.trail`."""
 
 
 def packet_timeline(
@@ -58,7 +61,8 @@ def packet_timeline(
     """
     if lacks_pts(container, stream):
         return None
-    shown, keys = array("q"), set[int]()
+    shown, trails, keys = array("q"), array("q"), dict[int, int]()
+    trail = UNKNOWN
     last, last_duration, first_key = None, 0, 0
     tail: VideoPacket | None = None
     sizes = SizeWatch(stream, (first.width, first.height))
@@ -72,22 +76,25 @@ def packet_timeline(
             raise size_changes(name, size, (first.width, first.height), before, seconds)
         if usable:
             first_key = first_key if keys else packet.pts
-            keys.add(packet.pts)
+            keys.setdefault(packet.pts, trail)
+        trail = onward(trail, packet.pts, packet)
         if packet.is_discard:
             continue
         tail = packet
         shown.append(packet.pts)
+        trails.append(trail)
         if last is None or packet.pts > last:
             last, last_duration = packet.pts, packet.duration or 0
     if tail is not None and tail.is_corrupt and len(shown) > 1:
         shown.pop()  # the file ends inside this picture
-    pts = _sorted(shown)
+        trails.pop()
+    pts = np.sort(np.frombuffer(shown, np.int64))
     duplicates = bool(np.any(np.diff(pts) == 0))
     leading = bool(shown and pts[0] < first_key)
     fields = first.interlaced_frame and container.format.name in _FIELD_PACKETS
     if duplicates or leading or fields or stream.codec_context.name in HIDDEN_FRAMES:
         return None
-    return Timeline(Times.from_bytes(pts.tobytes()), Times(sorted(keys)), last_duration)
+    return _timeline(shown, trails, keys, last_duration)
 
 
 def decoded_timeline(
@@ -98,37 +105,62 @@ def decoded_timeline(
     Raises:
         SourceError: the clock jumps back, two frames share a time stamp, or pictures change size.
     """
-    stream.thread_type = "AUTO"
     size = first.width, first.height
     if lacks_pts(container, stream):
-        ticks, keyframes = count_frames(container, stream, size, name)
-        return Timeline(ticks, keyframes, frame_step(stream))
-    shown, keys = array("q"), set[int]()
-    usable: set[int | None] = set()
+        found = count_frames(container, stream, size, name)
+        return Timeline(
+            found.ticks,
+            found.keyframes,
+            frame_step(stream),
+            trail=found.trail,
+            keyframe_trail=found.keyframe_trail,
+        )
+    stream.thread_type = "AUTO"
+    shown, trails, keys = array("q"), array("q"), set[int]()
+    usable, met = dict[int, int](), dict[int, int]()
+    trail = UNKNOWN
     last_duration = untimed = 0
     for packet in chain(_steady(packets_of(container, stream), stream, name), [None]):
-        if packet is not None and is_seek_point(packet, stream):
-            usable.add(packet.pts)
+        if packet is not None:
+            if packet.pts is not None and is_seek_point(packet, stream):
+                usable.setdefault(packet.pts, trail)
+            trail = onward(trail, packet.pts, packet)
+            if packet.pts is not None and not packet.is_discard:
+                met.setdefault(packet.pts, trail)
         for frame in decode_packet(stream, packet)[0]:
             if frame.pts is None:
                 untimed += 1
                 continue
             check_size(name, frame, size, len(shown))
             shown.append(frame.pts)
+            trails.append(met.pop(frame.pts, UNKNOWN))
             last_duration = frame.duration
             if frame.key_frame:
                 keys.add(frame.pts)
-    pts = _sorted(shown)
+    pts = np.sort(np.frombuffer(shown, np.int64))
     for twice in pts[1:][np.diff(pts) == 0]:
         raise SourceError(
             f"{name}: two frames claim the same time (pts {twice}); remux the source so that each has its own"
         )
-    times = Times.from_bytes(pts.tobytes())
-    return Timeline(times, Times(sorted(keys & usable)), last_duration, untimed=untimed)
+    both = {pts: trail for pts, trail in usable.items() if pts in keys}
+    return _timeline(shown, trails, both, last_duration, untimed)
 
 
-def _sorted(times: array[int]) -> npt.NDArray[np.int64]:
-    return np.sort(np.frombuffer(times, np.int64))
+def _timeline(
+    shown: array[int], trails: array[int], keys: Mapping[int, int], last_duration: int, untimed: int = 0
+) -> Timeline:
+    """Of frames and seek points with their trails, in any order."""
+    pts, trail = np.frombuffer(shown, np.int64), np.frombuffer(trails, np.int64)
+    order = pts.argsort()
+    keyframes = sorted(keys)
+    return Timeline(
+        Times.from_bytes(pts[order].tobytes()),
+        Times(keyframes),
+        last_duration,
+        untimed,
+        Times.from_bytes(trail[order].tobytes()),
+        Times(keys[pts] for pts in keyframes),
+    )
 
 
 def _steady(packets: Iterable[VideoPacket], stream: VideoStream, name: str) -> Iterator[VideoPacket]:

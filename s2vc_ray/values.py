@@ -72,6 +72,9 @@ class VideoInfo:
     component, 0 when unknown. ``other_videos`` are the source's further video streams, which are not coded,
     ``untimed`` how many frames have no time stamp and therefore no place among the others, ``not_kept``
     names what the pictures carry (captions, timecodes) that an archive does not hold.
+
+    ``trail`` and ``keyframe_trail`` are what was met on the way to each of ``pts`` and of ``keyframe_pts``
+    (`s2vc_ray.trail`); empty where nobody looked.
     """
 
     width: int
@@ -94,6 +97,8 @@ class VideoInfo:
     other_videos: tuple[int, ...] = ()
     untimed: int = 0
     not_kept: tuple[str, ...] = ()
+    trail: Sequence[int] = ()
+    keyframe_trail: Sequence[int] = ()
 
     @property
     def frames(self) -> int:
@@ -106,7 +111,8 @@ class GopSpec:
     """A reference to the frames of one GOP; never the frames themselves.
 
     ``pts`` are the expected frames' time stamps in presentation order; decoding starts at ``seek_pts``, the
-    nearest seek point at or before ``pts[0]``. ``first_frame`` counts frames of the video from 0.
+    nearest seek point at or before ``pts[0]``. ``first_frame`` counts frames of the video from 0. ``trail`` is what
+    must be met on the way from there to each of ``pts``, ``seek_trail`` what it goes on from; see `VideoInfo`.
     """
 
     source_uri: str
@@ -118,6 +124,8 @@ class GopSpec:
     stream_index: int
     width: int
     height: int
+    trail: Sequence[int] = ()
+    seek_trail: int = 0
 
     @property
     def frames(self) -> int:

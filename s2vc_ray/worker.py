@@ -43,6 +43,7 @@ class _Source:
     digests: tuple[FrameDigest, ...]
     corrupt: int
     interlaced: int
+    strayed: bool
     seconds: float
 
 
@@ -109,7 +110,9 @@ class Worker:
                     outcomes[task] = staged
                 else:
                     gop, seconds = self._decode_source(task)
-                    sources[task] = _Source(gop.pts, gop.digests, gop.corrupt, gop.interlaced, seconds)
+                    sources[task] = _Source(
+                        gop.pts, gop.digests, gop.corrupt, gop.interlaced, gop.strayed, seconds
+                    )
                     frames.append(gop.frames)
                     # The codec frees them when they are coded, unless something else holds them.
                     del gop
@@ -158,6 +161,7 @@ class Worker:
             frames_expected=spec.frames,
             frames_corrupt=source.corrupt,
             frames_interlaced=source.interlaced,
+            strayed=source.strayed,
             width=coded.encoded.width,
             height=coded.encoded.height,
             q=coded.encoded.q,

@@ -10,6 +10,7 @@ from typing import Any
 import av
 
 from s2vc_ray.probe import probe
+from s2vc_ray.rows import STRAYED
 from tests.matrix.case import Case, NotInstalled, Run
 from tests.matrix.facts import shown
 from tests.media import make_clip, open_gop_h264, open_gop_h265, pictures, truncate
@@ -66,6 +67,63 @@ def _lying_cues(folder: Path) -> Path:
     path = folder / "lying.mkv"
     path.write_bytes(data)
     return path
+
+
+def _index_off(folder: Path) -> Path:
+    """Every entry of the index but the first points four bytes too far."""
+    data = bytearray(
+        make_clip(folder / "whole.avi", codec="mpeg4", b_frames=0, frames=37, gop=8).read_bytes()
+    )
+    at = data.index(b"idx1")
+    for entry in range(at + 8 + 16, at + 8 + int.from_bytes(data[at + 4 : at + 8], "little"), 16):
+        place = int.from_bytes(data[entry + 8 : entry + 12], "little") + 4
+        data[entry + 8 : entry + 12] = place.to_bytes(4, "little")
+    path = folder / "off.avi"
+    path.write_bytes(data)
+    return path
+
+
+def _false_sync_samples(folder: Path) -> Path:
+    """The table of sync samples names each keyframe's neighbour, but for the first."""
+    data = bytearray(
+        make_clip(folder / "whole.mp4", codec="mpeg4", b_frames=0, frames=37, gop=8).read_bytes()
+    )
+    at = data.index(b"stss") + 8
+    for entry in range(at + 8, at + 4 + 4 * int.from_bytes(data[at : at + 4]), 4):
+        data[entry : entry + 4] = (int.from_bytes(data[entry : entry + 4]) + 1).to_bytes(4)
+    path = folder / "false.mp4"
+    path.write_bytes(data)
+    return path
+
+
+def _false_keyframes(name: str, codec: str, **options: Any) -> Callable[[Path], Path]:
+    """Each packet of an FLV or a Matroska file is flagged as a keyframe."""
+
+    def make(folder: Path) -> Path:
+        whole, path = (
+            make_clip(folder / name, codec=codec, frames=37, gop=6, **options),
+            folder / f"false.{name}",
+        )
+        data = bytearray(whole.read_bytes())
+        with av.open(str(whole)) as file:
+            places = [packet.pos or 0 for packet in file.demux(video=0) if packet.size]
+        for place in places:
+            if path.suffix == ".mkv":
+                data[place + 3] |= 0x80  # flags, behind the track and a time of two bytes
+            else:
+                data[place + 11] = data[place + 11] & 15 | 16
+        path.write_bytes(data)
+        return path
+
+    return make
+
+
+def _astray(source: Path, run: Run) -> str:
+    """As `_all` or `_counted`, and rows say which GOPs were not where the source says."""
+    said = (_counted if source.suffix == ".avi" else _all)(source, run)
+    astray = [row["gop_index"] for row in run.rows if STRAYED in (row["source_notes"] or "")]
+    assert astray
+    return f"{said}; rows of GOPs {', '.join(map(str, astray))} say that seeking leads elsewhere"
 
 
 def _half_an_index(folder: Path) -> Path:
@@ -167,6 +225,26 @@ CASES = (
     Case("mkv whose cues all point to its end", "all frames", _lying_cues, _all),
     Case("avi without an index", "all frames", _avi_without_index, _no_index),
     Case("avi whose index is cut in half", "all frames", _half_an_index, _counted),
+    Case("avi whose index points beside its chunks", "all frames, and word of it", _index_off, _astray),
+    Case("mp4 whose table of keyframes is off by one", "all frames", _false_sync_samples, _all),
+    Case(
+        "mkv whose packets all claim to be keyframes, H.264",
+        "all frames",
+        _false_keyframes("a.mkv", "libx264", b_frames=2),
+        _all,
+    ),
+    Case(
+        "mkv whose packets all claim to be keyframes, VP9",
+        "all frames",
+        _false_keyframes("a.mkv", "libvpx-vp9"),
+        _all,
+    ),
+    Case(
+        "flv whose packets all claim to be keyframes, Sorenson H.263",
+        "all frames, and word of it",
+        _false_keyframes("a.flv", "flv"),
+        _astray,
+    ),
     Case(
         "fragmented mp4",
         "all frames",

@@ -25,6 +25,13 @@ UNEVEN = range(3, 1000, 5)
 TIMELESS = ("avi", "h264", "hevc", "mpegvideo", "mjpeg", "dv")
 """Formats whose frames are named by count."""
 
+LED_ASTRAY = (
+    "mp4 edit list that shows the end before the beginning",
+    "avi whose index points beside its chunks",
+    "flv whose packets all claim to be keyframes, Sorenson H.263",
+)
+"""Sources in which a seek does lead elsewhere."""
+
 Frames = list[tuple[int | None, str]]
 
 
@@ -66,6 +73,7 @@ def test_gops_hold_what_a_plain_decode_shows(case: Case, source_of: Callable[[Ca
         found: Frames = []
         for spec in each:
             gop = decode_gop(source, spec)
+            assert not gop.strayed or case.name in LED_ASTRAY, "taken for a source whose index lies"
             found += zip(gop.pts, (one.md5 for one in gop.digests), strict=True)
             assert len(list(read_gop(source, spec))) == spec.frames, "the seek point was not early enough"
         if by_count:

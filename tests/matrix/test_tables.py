@@ -31,6 +31,7 @@ UNTOLD = frozenset(
         "mp4 edit list that shows the end before the beginning",
         "no keyframe but the first (intra refresh)",
         "fragmented mp4",
+        "mp4 whose table of keyframes is off by one",
         "truncated mp4, moov first",
     }
 )

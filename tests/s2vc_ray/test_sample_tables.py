@@ -127,7 +127,9 @@ def test_of_120_gigabytes_too(tmp_path: Path) -> None:
     hole = 120_000_000_000
     path = behind_a_hole(clip, tmp_path / "hole.mp4", hole)
     with Counting(path) as file:
-        assert probe(file) == probe(clip)
+        # The samples lie elsewhere, and so does the trail to each.
+        there, here = probe(file), probe(clip)
+        assert replace(there, trail=here.trail, keyframe_trail=here.keyframe_trail) == here
         assert file.taken < 1_000_000
 
 
@@ -239,6 +241,8 @@ def test_damaged_tables_tell_nothing_else_than_the_packets(tmp_path: Path, answe
         if isinstance(short, VideoInfo) and isinstance(full, VideoInfo):
             # A parser may see keyframes that the tables do not name; seeking, which goes by the tables, never does.
             assert set(short.keyframe_pts) <= set(full.keyframe_pts)
-            short = replace(short, keyframe_pts=full.keyframe_pts)
+            trails = dict(zip(full.keyframe_pts, full.keyframe_trail, strict=True))
+            assert [trails[pts] for pts in short.keyframe_pts] == list(short.keyframe_trail)
+            short = replace(short, keyframe_pts=full.keyframe_pts, keyframe_trail=full.keyframe_trail)
         assert short == full, number
     assert 20 < sum(answers) < len(answers) - 20
