@@ -32,6 +32,8 @@ _NOT_KEPT = {
 }
 """Side data that is not about how FFmpeg coded or decodes the picture."""
 
+_NAMELESS = "metadata of the pictures that PyAV cannot name (such as Exif)"
+
 _FROM_ZERO = frozenset(struct.pack("=q", code) for code in (0, 1 << 12))
 """GOP timecodes of 0 with and without the marker bit of ISO/IEC 13818-2, 6.3.8."""
 
@@ -82,14 +84,23 @@ def not_kept(frame: VideoFrame) -> tuple[str, ...]:
 
     A GOP's timecode of 0 is left out: most encoders count from there without a meaning.
     """
-    items = cast("Iterable[SideData]", frame.side_data)
+    items = _items(frame)
+    if items is None:
+        return (_NAMELESS,)
     told = [item for item in items if item.type != Type.GOP_TIMECODE or bytes(item) not in _FROM_ZERO]
     return tuple(sorted({_NOT_KEPT[item.type] for item in told if item.type in _NOT_KEPT}))
 
 
 def _bytes_of(frame: VideoFrame, kind: Type, size: int) -> bytes | None:
     """The start of one item; later FFmpegs may append fields to a structure."""
-    # Its own types call this container a mapping; it iterates its items.
-    items = cast("Iterable[SideData]", frame.side_data)
-    data = next((bytes(item) for item in items if item.type == kind), b"")
+    data = next((bytes(item) for item in _items(frame) or () if item.type == kind), b"")
     return data[:size] if len(data) >= size else None
+
+
+def _items(frame: VideoFrame) -> list[SideData] | None:
+    """What a frame carries; None where PyAV lets nobody see any of it, for one item that it has no name for."""
+    try:
+        # Its own types call this container a mapping; it iterates its items.
+        return list(cast("Iterable[SideData]", frame.side_data))
+    except ValueError:
+        return None

@@ -86,3 +86,11 @@ def test_a_matrix_that_is_no_rotation_does_no_harm(tmp_path: Path, value: int) -
     assert info.tags.display_matrix == (value,) * 9
     assert -359 <= info.rotation <= 359
     assert info.frames == 3
+
+
+def test_metadata_without_a_name_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    """TIFF's tags, which FFmpeg hands out as Exif."""
+    info = probe(make_clip(tmp_path / "a.mov", codec="tiff", pix_fmt="rgb24", frames=3))
+    assert info.frames == 3
+    assert info.not_kept == ("metadata of the pictures that PyAV cannot name (such as Exif)",)
+    assert info.tags.display_matrix is None
