@@ -6,24 +6,27 @@
     gops     a view of the rows of GOPs that stand
     events   what `s2vc verify` did and found; ``checks`` is the last of each archive
 
-Everything is copied into the database's folder first.
+Everything is put into the database's folder first.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from s2vc_ray.errors import ObjectMissing
 from s2vc_ray.fenced_duckdb import FencedDatabase, first_line
 from s2vc_ray.manifest import ROOT
-from s2vc_ray.manifest_compact import copies, copy_parts, named_part
+from s2vc_ray.manifest_compact import copies, copy_parts, named_parts
 from s2vc_ray.provenance import read_verifications
 from s2vc_ray.storage import Storage
 
@@ -94,13 +97,11 @@ def fill_tables(database: FencedDatabase, storage: Storage, folder: Path) -> tup
     rest = "SELECT job, video_id FROM listed ANTI JOIN copied USING (job, video_id) ORDER BY ALL"
     files.append(folder / "parts.parquet")
     fetched = copy_parts(storage, database.stream_pairs(rest), files[-1])
-    # A copied row whose part is gone stands for nothing. Usually there is none, and to join nothing costs nothing.
+    # A copied row whose part is gone stands for nothing.
     database.execute("CREATE TABLE gone AS FROM copied ANTI JOIN listed USING (job, video_id)")
     names = ", ".join(f"'{path}'" for path in files)
-    database.execute(
-        f"CREATE VIEW parts AS FROM read_parquet([{names}], union_by_name = true) "
-        "ANTI JOIN gone USING (job, video_id)"
-    )
+    rows = f"read_parquet([{names}], union_by_name = true)"
+    database.execute(f"CREATE VIEW parts AS FROM {rows} {_without(database, 'gone')}")
     for table in ("listed", "copied"):
         database.execute(f"DROP TABLE {table}")
     database.execute(_WORDS)
@@ -111,13 +112,18 @@ def fill_tables(database: FencedDatabase, storage: Storage, folder: Path) -> tup
     )
     derived = ", ".join(f"{meaning} AS {name}" for name, meaning in DERIVED.items())
     database.execute(
-        f"CREATE VIEW gops AS SELECT *, {derived} FROM parts "  # noqa: S608
-        "ANTI JOIN superseded USING (job, video_id)"
+        f"CREATE VIEW gops AS SELECT *, {derived} FROM parts {_without(database, 'superseded')}"  # noqa: S608
     )
     pq.write_table(read_verifications(storage), folder / "events.parquet")
     database.execute(f"CREATE TABLE events AS FROM read_parquet('{folder}/events.parquet')")
     database.execute(_CHECKS)
     return (*strange, *damaged, *fetched.left_out)
+
+
+def _without(database: FencedDatabase, table: str) -> str:
+    """The join that leaves out the videos in ``table``; none where that is empty, as it usually is. Even with nothing,
+    a join reads the names of all rows, and keeps DuckDB from looking for the worst rows by their figure alone."""
+    return f"ANTI JOIN {table} USING (job, video_id)" if database.count(table) else ""
 
 
 def _fetch_copies(database: FencedDatabase, storage: Storage, folder: Path) -> tuple[list[Path], list[str]]:
@@ -131,8 +137,8 @@ def _fetch_copies(database: FencedDatabase, storage: Storage, folder: Path) -> t
     for number, item in enumerate(there):
         path = folder / f"copy-{number}.parquet"
         try:
-            with storage.open(item.key) as stream, path.open("wb") as out:
-                shutil.copyfileobj(stream, out, _BLOCK)
+            with storage.open(item.key) as stream:
+                _take(stream, path)
             held = f"SELECT DISTINCT job, video_id FROM read_parquet('{path}')"  # noqa: S608
             database.execute(f"CREATE OR REPLACE TABLE held AS {held}")
         except ObjectMissing:
@@ -148,18 +154,27 @@ def _fetch_copies(database: FencedDatabase, storage: Storage, folder: Path) -> t
     return files, damaged
 
 
+def _take(stream: BinaryIO, path: Path) -> None:
+    """Make a file of a stream's bytes: a second name for it where it is one, on the same disk; else a copy."""
+    try:
+        os.link(os.path.realpath(stream.name), path)
+    except (AttributeError, OSError):
+        with path.open("wb") as out:
+            shutil.copyfileobj(stream, out, _BLOCK)
+
+
 def _write_listing(storage: Storage, path: Path) -> list[str]:
     """Write job and video id of every part to a file; returns what else lies among them."""
     strange: list[str] = []
     keys = storage.keys(f"{ROOT}/")
     with pq.ParquetWriter(path, _PART) as writer:
         while page := list(islice(keys, _BATCH)):
-            parts = [named_part(key) for key in page]
-            columns = zip(*(part for part in parts if part), strict=True)
-            writer.write_table(pa.table([pa.array(one) for one in columns] or [[], []], schema=_PART))
+            parts = named_parts(page)
+            named = parts.drop_null()
+            writer.write_table(pa.table(named.flatten(), schema=_PART))
             strange += [
-                f"{key}: not the name of a manifest part"
-                for key, part in zip(page, parts, strict=True)
-                if not part and key.endswith(".parquet")
+                f"{page[at]}: not the name of a manifest part"
+                for at in pc.indices_nonzero(parts.is_null()).to_pylist()
+                if page[at].endswith(".parquet")
             ]
     return strange

@@ -137,7 +137,8 @@ def _figures(measured: Collection[str]) -> str:
 
 
 def _mean(name: str) -> str:
-    weight = f"sum(metric_frames) FILTER (WHERE {name}_mean IS NOT NULL)"
+    # A filter would take twice the time.
+    weight = f"sum(CASE WHEN {name}_mean IS NOT NULL THEN metric_frames END)"
     return f"sum({name}_mean * metric_frames) / {weight} AS {name}_mean"
 
 

@@ -101,6 +101,8 @@ def open_fenced(folder: Path, told: list[str]) -> Iterator[FencedDatabase]:
     """An empty database that reads and writes in ``folder`` alone."""
     with contextlib.closing(duckdb.connect(config=_config(folder))) as database:
         database.execute("SET allowed_directories = [$folder]", {"folder": str(folder)})
+        # Of 10 million rows, to read what a file says of itself takes 35 ms of every query.
+        database.execute("SET parquet_metadata_cache = true")
         database.execute("SET enable_external_access = false")
         database.execute("SET lock_configuration = true")
         yield FencedDatabase(database, told)

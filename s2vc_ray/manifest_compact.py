@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +31,7 @@ from s2vc_ray.storage_local import local_errors
 COMPACT = "manifest-compact"
 ROWS = 122_880
 """Rows of a row group: what a reader holds of a column at once, and what it can leave out by a filter."""
-_PART = re.compile(rf"{ROOT}/job=([^/]+)/([0-9a-f]{{16}})\.parquet")
+_PART = rf"{ROOT}/job=(?P<job>[^/]+)/(?P<video_id>[0-9a-f]{{16}})\.parquet"
 _COPY = re.compile(rf"{COMPACT}/[0-9a-f]{{16}}\.parquet")
 _READERS = 16
 _JOIN = 256
@@ -164,8 +164,13 @@ class _RowGroup:
 
 def named_part(key: str) -> tuple[str, str] | None:
     """Job and video id of a manifest part's key; None of any other key."""
-    found = _PART.fullmatch(key)
+    found = re.fullmatch(_PART, key)
     return (found[1], found[2]) if found else None
+
+
+def named_parts(keys: Sequence[str]) -> pa.StructArray:
+    """Structs of ``job`` and ``video_id`` for all ``keys``, null for any other than a manifest part's."""
+    return pc.extract_regex(pa.array(keys, pa.string()), f"^{_PART}$")
 
 
 def copies(storage: Storage) -> Iterator[ObjectStat]:
