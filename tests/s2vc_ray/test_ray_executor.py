@@ -27,8 +27,10 @@ from s2vc_ray.ray_executor import RayExecutor
 from s2vc_ray.ray_pool import Pace
 from s2vc_ray.split import split
 from s2vc_ray.staging import StagedGop
+from s2vc_ray.targets import Floor
+from s2vc_ray.worker import CodecLoader
 from tests import media
-from tests.fakes import load_fake
+from tests.fakes import FakeCodec, load_fake
 
 pytestmark = pytest.mark.slow
 
@@ -52,11 +54,18 @@ def cluster() -> Iterator[Cluster]:
 class Bench:
     """One executor and a way to drive it step by step."""
 
-    def __init__(self, folder: Path, model: str, pace: Pace = PACE, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model: str,
+        pace: Pace = PACE,
+        load_codec: CodecLoader = load_fake,
+        **options: Any,
+    ) -> None:
         defaults: dict[str, Any] = {"device": "cuda", "metrics": MetricPolicy.parse("none")}
         self.config = JobConfig(model=model, gop=8, **{**defaults, **options})
         self.folder = folder
-        self.executor = RayExecutor(str(folder / "out"), self.config, load_fake, pace=pace)
+        self.executor = RayExecutor(str(folder / "out"), self.config, load_codec, pace=pace)
         self.failed_tries: list[GopFailure] = []
         self.outcomes: list[GopOutcome] = []
         self.dispatch = Dispatch(
@@ -177,6 +186,49 @@ def test_a_worker_that_is_killed_or_told_to_stop_costs_no_attempt(
     assert [gop.attempts for gop in job.finish()] == [1, 1, 1]
     assert not job.failed_tries
     assert job.where()[0][0] != process
+
+
+def _waits_in_av1(gate: Path, begun: Path) -> CodecLoader:
+    """Of a worker whose fallback codec touches ``begun`` and waits for ``gate``."""
+
+    def load(model: str, device: str) -> FakeCodec:
+        from s2vc_ray import fallback_cores
+        from s2vc_ray.fallback import encode_av1
+
+        def code(frames: Any, crf: int) -> Any:
+            begun.touch()
+            while not gate.exists():
+                time.sleep(0.02)
+            return encode_av1(frames, crf)
+
+        fallback_cores.encode_av1 = code
+        return FakeCodec(model, "cpu")
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"), [(signal.SIGKILL, "worker_died"), (signal.SIGTERM, "preempted")]
+)
+def test_neither_does_one_that_codes_what_fell_back(
+    bench: Callable[..., Bench], tmp_path: Path, number: signal.Signals, reason: str
+) -> None:
+    gate, begun, before = tmp_path / "gate", tmp_path / "begun", counted("batch_faults", reason=reason)
+    job = bench(
+        "fake",
+        load_codec=_waits_in_av1(gate, begun),
+        workers=1,
+        metrics=MetricPolicy.parse("sample:1", ("psnr",)),
+        target=Floor("psnr", 40.0),
+    )
+    job.add(5, 4, 3)
+    job.until(begun.exists)
+    ((process, _, _),) = job.where()
+    os.kill(process, number)
+    job.until(lambda: counted("batch_faults", reason=reason) > before)
+    gate.touch()
+    assert [(gop.codec, gop.attempts) for gop in job.finish()] == [("av1", 1)] * 3
+    assert not job.failed_tries
 
 
 def test_a_lost_device_replaces_the_actor(bench: Callable[..., Bench], tmp_path: Path) -> None:
