@@ -5,13 +5,16 @@ back except the model itself. Knows nothing of archives, files, time stamps or n
 
 Payload layout (little-endian; ``varint`` is unsigned LEB128)::
 
-    u16 width | u16 height | u8 q | varint frames | varint len(intra) | u32 symbol_crc
+    u16 width | u16 height | u8 q, scale | varint frames | varint len(intra) | u32 symbol_crc
     frames x u8 check | intra bytes | inter bytes (to the end)
 
-``check`` of frame t is the low byte of the CRC-32C of the digests of all frames up to and including t (see
-`s2vc_model.latents.digests`: every integer decoded, means included); ``symbol_crc`` is the whole CRC after the last
-frame. A decoder that disagrees with the encoder anywhere therefore stops with an error within a frame or two, and
-cannot pass the end of the GOP.
+The lower six bits of the fifth byte are ``q``, the upper two how much larger than they are the pictures were coded: 0
+not at all, 1 one and a half times, 2 twice, 3 two and a half times.
+
+``check`` of frame t is the low byte of the CRC-32C of the scale, a byte unless it is 0, and the digests of all frames
+up to and including t (see `s2vc_model.latents.digests`: every integer decoded, means included); ``symbol_crc`` is the
+whole CRC after the last frame. A decoder that disagrees with the encoder anywhere therefore stops with an error within
+a frame or two, and cannot pass the end of the GOP.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import struct
 from dataclasses import dataclass
 
 from s2vc_model.errors import BitstreamError
+from s2vc_model.picture_scale import AS_IT_IS, coded_size
 
 MAX_SIDE = 65535
 MAX_FRAMES = 1 << 16
@@ -31,13 +35,14 @@ class EncodedGop:
     """A coded group of pictures: one intra frame, then ``frames - 1`` inter frames.
 
     Attributes:
-        width, height: true frame size in pixels (1..65535), before padding.
+        width, height: true frame size in pixels (1..65535), before enlarging and padding.
         frames: number of frames, at least 1.
         q: quality index 0 (smallest) .. 63 (best).
         intra: rANS stream of frame 0.
         inter: rANS stream of all later frames; empty when ``frames == 1``.
         checks: one rolling checksum byte per frame.
         symbol_crc: CRC-32C of all frame digests of the GOP.
+        halves: scale that the pictures were coded at, in halves: 2 (as they are) .. 5. See `picture_scale`.
     """
 
     width: int
@@ -48,6 +53,12 @@ class EncodedGop:
     inter: bytes
     checks: bytes
     symbol_crc: int
+    halves: int = AS_IT_IS
+
+    @property
+    def coded_size(self) -> tuple[int, int]:
+        """Height and width that the pictures were coded at, before padding."""
+        return coded_size(self.height, self.width, self.halves)
 
     @property
     def bits_p(self) -> int:
@@ -63,7 +74,7 @@ class EncodedGop:
         """Serialise to the layout in the module docstring."""
         return b"".join(
             (
-                _HEAD.pack(self.width, self.height, self.q),
+                _HEAD.pack(self.width, self.height, self.halves - AS_IT_IS << 6 | self.q),
                 _varint(self.frames),
                 _varint(len(self.intra)),
                 struct.pack("<I", self.symbol_crc),
@@ -82,11 +93,11 @@ class EncodedGop:
         """
         if len(payload) < _HEAD.size:
             raise BitstreamError(f"GOP payload of {len(payload)} bytes is shorter than its header")
-        width, height, q = _HEAD.unpack_from(payload)
+        width, height, packed = _HEAD.unpack_from(payload)
         frames, at = _read_varint(payload, _HEAD.size)
         intra_len, at = _read_varint(payload, at)
-        if not (width and height and 1 <= frames <= MAX_FRAMES and q < 64):
-            raise BitstreamError(f"implausible GOP header: {width}x{height}, {frames} frames, q {q}")
+        if not (width and height and 1 <= frames <= MAX_FRAMES):
+            raise BitstreamError(f"implausible GOP header: {width}x{height}, {frames} frames")
         body = at + 4 + frames
         if body + intra_len > len(payload):
             raise BitstreamError(f"GOP payload ends early: {len(payload)} bytes, needs {body + intra_len}")
@@ -95,11 +106,12 @@ class EncodedGop:
             width=width,
             height=height,
             frames=frames,
-            q=q,
+            q=packed & 63,
             intra=payload[body : body + intra_len],
             inter=payload[body + intra_len :],
             checks=payload[at + 4 : body],
             symbol_crc=crc,
+            halves=AS_IT_IS + (packed >> 6),
         )
 
 

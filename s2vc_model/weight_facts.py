@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from s2vc_model.errors import WeightsError
+from s2vc_model.picture_scale import Enlarging
 from s2vc_model.weight_files import digest_of, find_weights, read_config
 
 _PARTS = {
@@ -40,6 +41,7 @@ class WeightFacts:
     bytes: int
     parameters: dict[str, int]
     rates: Any
+    enlarging: Enlarging
     notes: dict[str, Any]
 
 
@@ -50,7 +52,7 @@ def weight_facts(model: str) -> WeightFacts:
         WeightsError: nothing there, or damaged.
     """
     path = find_weights(model)
-    config, notes = read_config(path.parent)
+    config, notes, enlarging = read_config(path.parent)
     parameters = dict.fromkeys(_PARTS.values(), 0)
     try:
         with safe_open(str(path), framework="np") as file:
@@ -68,5 +70,6 @@ def weight_facts(model: str) -> WeightFacts:
         path.stat().st_size,
         parameters,
         notes.get("rates"),
+        enlarging,
         notes,
     )

@@ -1,6 +1,7 @@
 """The weights file: float transforms in half precision, priors and tables as integers, config beside them.
 
-    DIR/config.json           the CodecConfig, the format, and where the weights come from
+    DIR/config.json           the CodecConfig, the format, where the weights come from, and which pictures they had
+                              better code larger than they are
     DIR/model.safetensors     float/<name>, intra/<name>, inter/<name>
 
 The integers are authoritative: whoever loads the file computes the same probabilities. Training resumes from the same
@@ -23,6 +24,7 @@ from torch import Tensor
 from s2vc_model.config import CodecConfig
 from s2vc_model.errors import WeightsError
 from s2vc_model.network import S2vcNetwork
+from s2vc_model.picture_scale import NEVER, Enlarging
 from s2vc_model.prior import SCALES
 from s2vc_model.tables import CdfTables, build_tables
 
@@ -42,6 +44,7 @@ class LoadedWeights:
     tables: dict[str, CdfTables]
     sha256: str
     notes: dict[str, Any]
+    enlarging: Enlarging = NEVER
 
     @property
     def model_id(self) -> str:
@@ -85,7 +88,7 @@ def load_weights(model: str | Path) -> LoadedWeights:
     """
     path = find_weights(model)
     directory = path.parent
-    config, notes = read_config(directory)
+    config, notes, enlarging = read_config(directory)
     try:
         tensors = load_file(str(path))
         network = S2vcNetwork(config)
@@ -97,13 +100,15 @@ def load_weights(model: str | Path) -> LoadedWeights:
     layers = {f"{kind}_prior.{n}" for kind, p in network.priors().items() for n in p.layers()}
     absent = [k for k in missing if k.rpartition(".")[0] not in layers]
     if absent or unexpected:
-        raise WeightsError(f"{directory} does not fit its config: missing {absent[:3]}, unexpected {unexpected[:3]}")
+        raise WeightsError(
+            f"{directory} does not fit its config: missing {absent[:3]}, unexpected {unexpected[:3]}"
+        )
     tables = {}
     for kind, prior in network.priors().items():
         values = {k.removeprefix(f"{kind}/"): v for k, v in tensors.items() if k.startswith(f"{kind}/")}
         prior.load_integers(values)
         tables[kind] = CdfTables.from_tensors(values, SCALES + config.hyper)
-    return LoadedWeights(network.eval().requires_grad_(False), tables, digest_of(path), notes)
+    return LoadedWeights(network.eval().requires_grad_(False), tables, digest_of(path), notes, enlarging)
 
 
 def find_weights(model: str | Path) -> Path:
@@ -115,13 +120,21 @@ def find_weights(model: str | Path) -> Path:
     directory = PACKAGED / str(model) if (PACKAGED / str(model)).is_dir() else Path(model)
     path = directory / "model.safetensors"
     if not path.is_file():
-        names = ", ".join(sorted(p.name for p in PACKAGED.iterdir() if p.is_dir())) if PACKAGED.is_dir() else "none"
-        raise WeightsError(f"no model {str(model)!r}: give a packaged preset ({names}) or a directory with weights")
+        names = (
+            ", ".join(sorted(p.name for p in PACKAGED.iterdir() if p.is_dir()))
+            if PACKAGED.is_dir()
+            else "none"
+        )
+        raise WeightsError(
+            f"no model {str(model)!r}: give a packaged preset ({names}) or a directory with weights"
+        )
     return path
 
 
-def read_config(directory: Path) -> tuple[CodecConfig, dict[str, Any]]:
-    """The configuration and the notes beside a weights file.
+def read_config(directory: Path) -> tuple[CodecConfig, dict[str, Any], Enlarging]:
+    """The configuration and the notes beside a weights file, and which pictures it codes larger.
+
+    The last is the encoder's business alone: changing it leaves the model, and what decodes, as they are.
 
     Raises:
         WeightsError: damaged, of another format, or not those of the weights.
@@ -131,13 +144,14 @@ def read_config(directory: Path) -> tuple[CodecConfig, dict[str, Any]]:
         if raw["format"] != FORMAT:
             raise WeightsError(f"{directory}: weights format {raw['format']}, this version reads {FORMAT}")
         config, notes = CodecConfig.from_dict(raw["codec"]), dict(raw["notes"])
+        enlarging = Enlarging(**raw.get("enlarging", {}))
         with safe_open(str(directory / "model.safetensors"), framework="np") as file:
             bound = (file.metadata() or {}).get(_CODEC_KEY)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(f"{directory} does not hold usable weights: {error}") from error
     if bound != _codec_digest(raw["codec"]):
         raise WeightsError(f"{directory}: config.json is not the one these weights were saved with")
-    return config, notes
+    return config, notes, enlarging
 
 
 def _codec_digest(codec: dict[str, Any]) -> str:

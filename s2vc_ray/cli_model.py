@@ -38,12 +38,20 @@ def info(
         "bytes": f"{facts.bytes:,}",
         "parameters": f"{sum(facts.parameters.values()):,}",
         **{f"  {part}": f"{count:,}" for part, count in facts.parameters.items()},
+        "coded twice as large": f"up to {facts.enlarging.twice} lines" if facts.enlarging.twice else "never",
+        "coded 1.5 times as large": f"up to {facts.enlarging.half_more} lines"
+        if facts.enlarging.half_more
+        else "never",
         "rates": facts.rates or "not recorded",
         **{str(key): value for key, value in facts.notes.items() if key != "rates"},
     }
     width = max(map(len, rows))
     for key, value in rows.items():
         typer.echo(f"{key:<{width}}  {value}")
+
+
+def _up_to(lines: int) -> str:
+    return f"pictures of up to {lines} lines" if lines else "none"
 
 
 @model_app.command("import-sd")

@@ -343,7 +343,7 @@ def _forged_s2vc(payload: bytes, rng: random.Random) -> tuple[bytes, int]:
         case 2:
             length = rng.choice((0, 1, length + 4, 1 << 31, (1 << 35) - 1, 1 << 40))
         case 3:
-            q = rng.choice((64, 255, 63 - q % 64))
+            q = rng.choice((q ^ 64, q ^ 128, 255, q ^ 63))
         case 4:
             intra = damage(intra, rng)
         case 5:

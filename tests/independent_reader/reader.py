@@ -19,10 +19,11 @@ class Damaged(Exception):
 
 
 class Coded(NamedTuple):
-    """The structure of an `s2vc` payload; ``size`` is width, height, frames."""
+    """The structure of an `s2vc` payload; ``size`` is width, height, frames, ``halves`` the coded scale, doubled."""
 
     size: tuple[int, int, int]
     q: int
+    halves: int
     symbol_crc: int
     checks: bytes
     intra: bytes
@@ -215,11 +216,12 @@ def _gop(body: Cursor, header: dict[str, Any]) -> Gop:
 
 
 def _coded(payload: Cursor) -> Coded:
-    width, height, q = payload.numbers("HHB")
+    width, height, packed = payload.numbers("HHB")
     frames, length = payload.varint(), payload.varint()
     (crc,), checks = payload.numbers("I"), payload.take(frames)
-    coded = Coded((width, height, frames), q, crc, checks, payload.take(length), payload.rest())
-    check(q < 64 and checks[-1] == crc & 255, "symbol CRC and last check differ")
+    q, halves = packed & 63, 2 + (packed >> 6)
+    coded = Coded((width, height, frames), q, halves, crc, checks, payload.take(length), payload.rest())
+    check(checks[-1] == crc & 255, "symbol CRC and last check differ")
     for stream in (coded.intra, coded.inter):
         check(not stream or (len(stream) >= 8 and len(stream) % 4 == 0), "a stream is not whole words")
     check(frames > 1 or not coded.inter, "an inter stream of no frames")
@@ -231,7 +233,10 @@ def _shots(payload: Cursor) -> Shots:
     check(2 <= count <= 65536, "a GOP of so many shots")
     shots = [_coded(Cursor(payload.take(payload.varint()))) for _ in range(count)]
     check(payload.at == len(payload.data), "bytes behind the last shot")
-    check(len({(shot.size[:2], shot.q) for shot in shots}) == 1, "shots of several sizes or qualities")
+    check(
+        len({(shot.size[:2], shot.q, shot.halves) for shot in shots}) == 1,
+        "shots of several sizes or qualities",
+    )
     width, height, _ = shots[0].size
     return Shots((width, height, sum(shot.size[2] for shot in shots)), shots[0].q, shots)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from s2vc_model.codec import S2vcCodec
 from s2vc_model.config import CodecConfig
 from s2vc_model.network import S2vcNetwork
+from s2vc_model.picture_scale import NEVER, Enlarging
 from s2vc_model.tables import build_tables
 from s2vc_model.weight_files import LoadedWeights
 
@@ -38,12 +39,12 @@ def tiny_network(seed: int = 0) -> S2vcNetwork:
     return network
 
 
-def tiny_weights(seed: int = 0) -> LoadedWeights:
+def tiny_weights(seed: int = 0, enlarging: Enlarging = NEVER) -> LoadedWeights:
     """The same, frozen, as the codec takes it."""
     network = tiny_network(seed)
     tables = {kind: build_tables(prior) for kind, prior in network.priors().items()}
     network.freeze()
-    return LoadedWeights(network.eval().requires_grad_(False), tables, f"{seed:064x}", {})
+    return LoadedWeights(network.eval().requires_grad_(False), tables, f"{seed:064x}", {}, enlarging)
 
 
 def tiny_codec(seed: int = 0) -> S2vcCodec:

@@ -27,6 +27,7 @@ def gops(draw: st.DrawFn) -> EncodedGop:
         inter=draw(st.binary(max_size=300)),
         checks=draw(st.binary(min_size=frames, max_size=frames)),
         symbol_crc=draw(st.integers(0, 2**32 - 1)),
+        halves=draw(st.integers(2, 5)),
     )
 
 
@@ -41,6 +42,21 @@ def test_round_trip(gop: EncodedGop) -> None:
 def test_layout_is_the_documented_one() -> None:
     expected = bytes.fromhex("6001 2001 28 03 0c efbeadde 0180ff") + GOP.intra + GOP.inter
     assert GOP.to_payload() == expected
+
+
+@pytest.mark.parametrize(("halves", "byte"), [(2, 0x28), (3, 0x68), (4, 0xA8), (5, 0xE8)])
+def test_the_scale_stands_above_the_quality(halves: int, byte: int) -> None:
+    payload = dataclasses.replace(GOP, halves=halves).to_payload()
+    assert payload[:4] + payload[5:] == GOP.to_payload()[:4] + GOP.to_payload()[5:]
+    assert payload[4] == byte
+
+
+@pytest.mark.parametrize(
+    ("halves", "size"), [(2, (143, 176)), (3, (215, 264)), (4, (286, 352)), (5, (358, 440))]
+)
+def test_coded_sizes_are_rounded_up(halves: int, size: tuple[int, int]) -> None:
+    gop = dataclasses.replace(GOP, width=176, height=143, halves=halves)
+    assert gop.coded_size == size
 
 
 def test_longest_gop_round_trips() -> None:
@@ -84,7 +100,7 @@ def test_garbage_parses_or_raises_one_error(garbage: bytes) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"width": 0}, {"height": 0}, {"q": 64}, {"frames": 0, "checks": b""}, {"frames": MAX_FRAMES + 1}],
+    [{"width": 0}, {"height": 0}, {"frames": 0, "checks": b""}, {"frames": MAX_FRAMES + 1}],
     ids=lambda change: next(iter(change)),
 )
 def test_implausible_headers_are_refused(change: dict[str, int]) -> None:
