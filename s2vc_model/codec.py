@@ -256,7 +256,7 @@ class S2vcCodec:
 
     def _upload(self, frames: list[Frames], halves: int) -> Tensor:
         batch = torch.from_numpy(np.stack(frames)).to(self.device).permute(0, 3, 1, 2)
-        h, w = coded_size(*batch.shape[2:], halves)
+        h, w = coded_size(batch.shape[2], batch.shape[3], halves)
         x = _resized(batch.float() / 127.5 - 1, h, w)
         x = F.pad(x, (0, _padded(w) - w, 0, _padded(h) - h), mode="replicate")
         return x.contiguous(memory_format=torch.channels_last)
