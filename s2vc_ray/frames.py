@@ -22,6 +22,7 @@ from s2vc_ray.frame_digests import FrameHasher
 from s2vc_ray.picture_sizes import check_size
 from s2vc_ray.seeking import frames_on_the_way
 from s2vc_ray.source_io import Source, name_of
+from s2vc_ray.standby import Standby
 from s2vc_ray.values import FrameDigest, GopSpec
 
 
@@ -66,8 +67,10 @@ _Fact = tuple[int, bool, bool, FrameDigest, bool]
 """What is said of a decoded picture: pts, damaged, interlaced, digest, strayed."""
 
 
-def decode_gop(source: Source, spec: GopSpec, *, threads: int = 1, deinterlace: bool = False) -> DecodedGop:
-    """Decode the frames of ``spec`` from ``source`` (a path or a seekable binary file).
+def decode_gop(
+    source: Source | Standby, spec: GopSpec, *, threads: int = 1, deinterlace: bool = False
+) -> DecodedGop:
+    """Decode the frames of ``spec`` from ``source`` (a path, a seekable binary file, or one that is held open).
 
     When frames do not come out from the spec's own seek point, decoding is tried once more from further
     back, since some encoders flag as keyframes pictures that need what lies before them.
@@ -98,7 +101,7 @@ def decode_gop(source: Source, spec: GopSpec, *, threads: int = 1, deinterlace: 
                     )
     if not found:
         raise SourceError(
-            f"{name_of(source, spec.source_uri)}: none of the {spec.frames} frames of GOP {spec.index} "
+            f"{_name(source, spec)}: none of the {spec.frames} frames of GOP {spec.index} "
             f"decodes (pts {spec.pts[0]}..{spec.pts[-1]})"
         )
     pts = tuple(pts for pts in spec.pts if pts in found)
@@ -114,7 +117,7 @@ def decode_gop(source: Source, spec: GopSpec, *, threads: int = 1, deinterlace: 
 
 
 def read_gop(
-    source: Source,
+    source: Source | Standby,
     spec: GopSpec,
     *,
     threads: int = 1,
@@ -167,11 +170,15 @@ class RgbConverter:
         return np.asarray(rgb.to_ndarray(), dtype=np.uint8)
 
 
+def _name(source: Source | Standby, spec: GopSpec) -> str:
+    return name_of(source.source if isinstance(source, Standby) else source, spec.source_uri)
+
+
 def _wanted_frames(
-    source: Source, spec: GopSpec, threads: int, further_back: bool
+    source: Source | Standby, spec: GopSpec, threads: int, further_back: bool
 ) -> Iterator[tuple[int, VideoFrame, bool]]:
     """The frames of ``spec``, each once, with their time stamps and whether they were come by on a way around."""
-    name = name_of(source, spec.source_uri)
+    name = _name(source, spec)
     wanted = set(spec.pts)
     for pts, frame, strayed in frames_on_the_way(source, spec, threads=threads, further_back=further_back):
         if pts in wanted:

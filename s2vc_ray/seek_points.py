@@ -126,15 +126,23 @@ def nal_units(data: bytes, length_bytes: int) -> Iterator[bytes]:
 def recovery_frames(sei: bytes) -> int | None:
     """``recovery_frame_cnt`` of the recovery point among the SEI messages ``sei``; None when there is
     none."""
+    return next((_exp_golomb(body) for kind, body in _sei_messages(sei) if kind == _RECOVERY_POINT), None)
+
+
+def sei_kinds(sei: bytes) -> frozenset[int]:
+    """The payload types of the SEI messages ``sei``."""
+    return frozenset(kind for kind, _ in _sei_messages(sei))
+
+
+def _sei_messages(sei: bytes) -> Iterator[tuple[int, bytes]]:
+    """(payload type, payload) of each."""
     sei = sei.replace(b"\x00\x00\x03", b"\x00\x00")
     at = 0
     while at + 2 < len(sei):
         kind, at = _ff_coded(sei, at)
         size, at = _ff_coded(sei, at)
-        if kind == _RECOVERY_POINT:
-            return _exp_golomb(sei[at : at + size])
+        yield kind, sei[at : at + size]
         at += size
-    return None
 
 
 def _ff_coded(data: bytes, at: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from s2vc_ray.errors import SourceError
 from s2vc_ray.seek_points import is_seek_point
 from s2vc_ray.source_io import (
     Source,
@@ -29,6 +30,7 @@ from s2vc_ray.source_io import (
     open_source,
     packets_of,
 )
+from s2vc_ray.standby import Opened, Standby
 from s2vc_ray.ticks import VideoPacket, frame_step, frames_from_tick
 from s2vc_ray.trail import UNKNOWN, onward
 from s2vc_ray.values import GopSpec
@@ -74,7 +76,7 @@ class _Detour(Exception):
 
 
 def frames_on_the_way(
-    source: Source, spec: GopSpec, *, threads: int = 1, further_back: bool = False
+    source: Source | Standby, spec: GopSpec, *, threads: int = 1, further_back: bool = False
 ) -> Iterator[tuple[int, VideoFrame, bool]]:
     """Decoded frames in presentation order from some seek point on: time stamp, picture, and whether it took a way
     around because the source leads elsewhere than it did when it was planned.
@@ -95,7 +97,7 @@ def frames_on_the_way(
             way = detour.way
             if detour.why:
                 strayed = True
-                name = name_of(source, spec.source_uri)
+                name = _name(source, spec)
                 _log.warning("%s: GOP %d: %s; it is read %s", name, spec.index, detour.why, way.value)
 
 
@@ -124,16 +126,44 @@ def timed_frames(
                 yield frame.pts, met.pop(frame.pts, UNKNOWN), frame
 
 
-def _frames(source: Source, spec: GopSpec, threads: int, way: Way) -> Iterator[Met]:
-    container = open_source(source, spec.source_uri)
-    with container:
-        stream = choose_video(container, name_of(source, spec.source_uri), spec.stream_index)
-        stream.thread_count = threads
+def _name(source: Source | Standby, spec: GopSpec) -> str:
+    return name_of(source.source if isinstance(source, Standby) else source, spec.source_uri)
+
+
+def _frames(source: Source | Standby, spec: GopSpec, threads: int, way: Way) -> Iterator[Met]:
+    standby, opened = None, None
+    if isinstance(source, Standby):
+        if way in (Way.SEEK, Way.BEFORE):
+            standby, opened = source, source.take()
+        source = source.source
+    container, stream = opened or _open(source, spec, threads)
+    done = False
+    try:
         find = _counted if lacks_pts(container, stream) else _timed
-        if threads > 1 and find is _timed:
-            stream.thread_type = "AUTO"
-        found = find(container, stream, spec, way)
+        found = find(container, stream, spec, way, standby)
         yield from found if way is Way.START else _proven(found, spec, way)
+        done = True
+    except GeneratorExit:
+        done = True  # whoever asked has all frames
+        raise
+    finally:
+        if done and standby:
+            standby.give(container, stream)
+        else:
+            container.close()
+
+
+def _open(source: Source, spec: GopSpec, threads: int) -> Opened:
+    container = open_source(source, spec.source_uri)
+    try:
+        stream = choose_video(container, name_of(source, spec.source_uri), spec.stream_index)
+    except SourceError:
+        container.close()
+        raise
+    stream.thread_count = threads
+    if threads > 1 and not lacks_pts(container, stream):
+        stream.thread_type = "AUTO"
+    return container, stream
 
 
 def _proven(found: Iterator[Met], spec: GopSpec, way: Way) -> Iterator[Met]:
@@ -146,7 +176,9 @@ def _proven(found: Iterator[Met], spec: GopSpec, way: Way) -> Iterator[Met]:
         yield pts, trail, frame
 
 
-def _timed(container: InputContainer, stream: VideoStream, spec: GopSpec, way: Way) -> Iterator[Met]:
+def _timed(
+    container: InputContainer, stream: VideoStream, spec: GopSpec, way: Way, standby: Standby | None
+) -> Iterator[Met]:
     """The frames of a stream whose packets say when they are shown."""
     if way is Way.START:
         yield from timed_frames(stream, packets_of(container, stream))
@@ -160,6 +192,8 @@ def _timed(container: InputContainer, stream: VideoStream, spec: GopSpec, way: W
         packets = _seek(container, stream, spec.seek_pts - (way is Way.BEFORE))
     if packets is None:
         raise _Detour(Way.WALK if way is Way.SEEK else Way.START)
+    if standby:
+        packets = standby.watched(container, stream, packets)
     key = next(packets)
     sure = stream.codec_context.codec.canonical_name not in _TELLS_KEYS or key.is_discard
     for pts, trail, frame in timed_frames(stream, chain([key], packets), spec.seek_pts, spec.seek_trail):
@@ -172,7 +206,9 @@ def _timed(container: InputContainer, stream: VideoStream, spec: GopSpec, way: W
         yield pts, trail, frame
 
 
-def _counted(container: InputContainer, stream: VideoStream, spec: GopSpec, way: Way) -> Iterator[Met]:
+def _counted(
+    container: InputContainer, stream: VideoStream, spec: GopSpec, way: Way, standby: Standby | None
+) -> Iterator[Met]:
     """The frames of a source that stores no presentation times."""
     if way in (Way.START, Way.BEFORE):
         yield from frames_from_tick(container, stream, None, from_start=True)

@@ -24,8 +24,9 @@ from s2vc_ray.errors import ObjectMissing, StoreUnavailable
 from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch, GopFailure, GopOutcome, GopTask
 from s2vc_ray.frames import DecodedGop, decode_gop
 from s2vc_ray.lanes import CodecLoader, CodedGop, Lanes, LoadedCodec, load_s2vc
-from s2vc_ray.sources import check_unchanged, open_media
+from s2vc_ray.sources import check_unchanged
 from s2vc_ray.staging import StagedGop, StagedObject, pack_staged, unpack_staged
+from s2vc_ray.standby import Standbys
 from s2vc_ray.storage import open_storage
 from s2vc_ray.targets import Goal
 from s2vc_ray.times import Times
@@ -71,7 +72,7 @@ class Worker:
         load_codec: CodecLoader = load_s2vc,
     ) -> None:
         self._storage = open_storage(destination)
-        self._blocks = BlockCache()
+        self._sources = Standbys(BlockCache())
         self._config = config
         self._threads = threads
         self._meter = Meter(lanes)
@@ -140,9 +141,8 @@ class Worker:
 
     def _decode_source(self, task: GopTask) -> tuple[DecodedGop, float]:
         begun, spec = time.perf_counter(), task.spec
-        with self._meter.doing("source"):
-            with open_media(spec.source_uri, self._blocks) as source:
-                gop = decode_gop(source, spec, threads=self._threads, deinterlace=self._config.deinterlace)
+        with self._meter.doing("source"), self._sources.of(spec.source_uri, task.version) as source:
+            gop = decode_gop(source, spec, threads=self._threads, deinterlace=self._config.deinterlace)
             # The staging key names the bytes that were planned: others under it would be taken for them later.
             if task.version:
                 check_unchanged(spec.source_uri, *task.version)
