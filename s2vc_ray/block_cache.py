@@ -1,8 +1,8 @@
 """Blocks of remote objects that were read before: the head of a source is read once, not once for every GOP of it.
 
 A worker opens most sources anew for each GOP, so that a GOP's bytes never depend on what was read before it. Of a
-ten-hour MP4 that alone is 15 MB of tables each time. Only for objects whose bytes cannot change under their name, or whose
-change the reads themselves detect. Knows no store.
+ten-hour MP4 that alone is 15 MB of tables each time. Only for objects whose bytes cannot change under their name, or
+whose change the reads themselves detect. Knows no store.
 """
 
 from __future__ import annotations
