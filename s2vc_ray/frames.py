@@ -25,6 +25,9 @@ from s2vc_ray.source_io import Source, name_of
 from s2vc_ray.standby import Standby
 from s2vc_ray.values import FrameDigest, GopSpec
 
+_LATER = 64
+"""Frames behind a GOP's last that are looked at for one that is missing: damaged times do not ascend."""
+
 
 @dataclass(frozen=True, slots=True)
 class DecodedGop:
@@ -180,11 +183,13 @@ def _wanted_frames(
     """The frames of ``spec``, each once, with their time stamps and whether they were come by on a way around."""
     name = _name(source, spec)
     wanted = set(spec.pts)
+    later = 0
     for pts, frame, strayed in frames_on_the_way(source, spec, threads=threads, further_back=further_back):
         if pts in wanted:
             number = spec.first_frame + bisect_left(spec.pts, pts)
             check_size(name, frame, (spec.width, spec.height), number)
             wanted.remove(pts)
             yield pts, frame, strayed
-        if not wanted or pts > spec.pts[-1]:
+        later += pts > spec.pts[-1]
+        if not wanted or later > _LATER:
             return

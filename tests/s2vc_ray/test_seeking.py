@@ -10,6 +10,7 @@ from typing import Any
 import av
 import pytest
 
+import s2vc_ray.frames
 import s2vc_ray.seeking
 from s2vc_ray.frame_digests import FrameHasher
 from s2vc_ray.frames import decode_gop, read_gop
@@ -161,6 +162,19 @@ def test_keyframes_that_are_none(
     assert by_gops(clip) == (whole, 0)
     sync_samples(clip, all_of_them=all_of_them)
     assert by_gops(clip)[0] == whole
+
+
+def test_times_that_do_not_ascend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No offsets from decoding to showing: pictures leave the decoder in another order than that of their times."""
+    clip = make_clip(tmp_path / "a.mp4", codec="mpeg4", b_frames=2, frames=37)
+    clip.write_bytes(clip.read_bytes().replace(b"ctts", b"free"))
+    with av.open(str(clip)) as file:
+        times = [frame.pts or 0 for frame in file.decode(video=0)]
+    assert times != sorted(times)
+    wanted = [md5 for _, md5 in sorted(zip(times, plain(clip), strict=True))]
+    assert by_gops(clip) == (wanted, 0)
+    monkeypatch.setattr(s2vc_ray.frames, "_LATER", 0)
+    assert sum(decode_gop(clip, spec).missing for spec in specs_of(clip)) > 0
 
 
 def test_a_keyframe_that_does_not_decode_is_no_lie(tmp_path: Path) -> None:
