@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from copy import deepcopy
 from typing import Any
 
 TEXTS = (
@@ -87,7 +88,9 @@ def _change(value: Any, rng: random.Random) -> None:
         case 2 if isinstance(value, dict):
             value[rng.choice(TEXTS)] = value.pop(key)
         case 3:
-            value[key] = rng.choice(_OTHERS)
+            value[key] = deepcopy(
+                rng.choice(_OTHERS)
+            )  # a later change must reach neither the table nor itself
         case _ if isinstance(value[key], str):
             value[key] = rng.choice(TEXTS)
         case _ if isinstance(value[key], list) and len(value[key]) == 2:
