@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 import s2vc_ray.frames
 import s2vc_ray.seeking
+from s2vc_ray.errors import SourceError
 from s2vc_ray.frame_digests import FrameHasher
 from s2vc_ray.frames import decode_gop, read_gop
 from s2vc_ray.probe import probe
@@ -162,6 +164,49 @@ def test_keyframes_that_are_none(
     assert by_gops(clip) == (whole, 0)
     sync_samples(clip, all_of_them=all_of_them)
     assert by_gops(clip)[0] == whole
+
+
+INDEXES = {
+    ".avi": lambda data: (data.index(b"idx1") + 8, len(data)),
+    ".mkv": lambda data: (data.rindex(b"\x1c\x53\xbb\x6b") + 5, len(data)),
+    ".mp4": lambda data: (data.index(b"stss") + 8, data.index(b"stsc") - 4),
+}
+"""Where a file's index lies: AVI's chunks, Matroska's cues, an MP4's sync samples and, behind them, its offsets."""
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.avi", "mpeg4", {"b_frames": 0}),
+        ("a.avi", "libx264", {"b_frames": 2}),
+        ("a.avi", "msmpeg4", {"audio": "pcm_s16le"}),
+        ("a.mkv", "libx264", {"b_frames": 2}),
+        ("a.mp4", "mpeg4", {"b_frames": 2}),
+        ("a.mp4", "libx265", {}),
+    ],
+)
+def test_whatever_an_index_says(tmp_path: Path, name: str, codec: str, options: dict[str, Any]) -> None:
+    """What comes of GOPs is what comes of one that is the whole film, which takes no seek."""
+    clip = make_clip(tmp_path / name, codec=codec, frames=37, **options)
+    whole, draw = clip.read_bytes(), random.Random(7)
+    begin, end = INDEXES[clip.suffix](whole)
+    read = 0
+    for number in range(40):
+        data = bytearray(whole)
+        for _ in range(draw.choice((1, 2, 6))):
+            at = draw.randrange(begin, end)
+            data[at] = (data[at] + draw.choice((1, -1, 4, -4, 16, draw.randrange(256)))) % 256
+        clip.write_bytes(data)
+        try:
+            info = probe(clip)
+        except SourceError:
+            continue
+        (film,) = split(info, source_uri=str(clip), video_id="v", gop=info.frames)
+        gops = [decode_gop(clip, spec) for spec in specs_of(clip)]
+        assert [pts for gop in gops for pts in gop.pts] == list(info.pts), number
+        assert [one for gop in gops for one in gop.digests] == list(decode_gop(clip, film).digests), number
+        read += 1
+    assert read > 10
 
 
 def test_times_that_do_not_ascend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
