@@ -6,9 +6,10 @@ Asks questions of `AuditTables` and puts the answers together as plain values. K
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -159,9 +160,9 @@ def report_of(tables: AuditTables, destination: str, options: AuditOptions) -> A
     report.failures = plain_rows(tables, f"{_FAILURES} {limit}")
     report.policies = policies(tables, options.limit)
     report.excluded = plain_rows(tables, f"{_EXCLUDED} {limit}")
-    report.outliers = plain_rows(
-        tables, f"{_outliers(options.by, metrics)} ORDER BY abs(deviations) DESC, name {limit}"
-    )
+    # A median holds all its values, so no two are taken at once.
+    outliers = (plain_rows(tables, f"{query} {limit}") for query in _outliers(options.by, metrics))
+    report.outliers = sorted(chain.from_iterable(outliers), key=_nearness)[: options.limit or None]
     report.provenance = plain_rows(tables, f"{_PROVENANCE} {limit}")
     report.verification = plain_rows(tables, _VERIFICATION)
     return report
@@ -304,8 +305,14 @@ def _worst_place(name: str, limit: int) -> str:
     """  # noqa: S608
 
 
-def _outliers(by: str, metrics: Iterable[str]) -> str:
-    """Of what is rated by median and median absolute deviation (MAD): the rows far off, for each figure.
+def _nearness(outlier: Mapping[str, Any]) -> tuple[float, str]:
+    """What sorts the furthest to the front. An infinite deviation, such as a lossless GOP's, is told as None."""
+    deviations = outlier["deviations"]
+    return -math.inf if deviations is None else -abs(deviations), str(outlier["name"])
+
+
+def _outliers(by: str, metrics: Iterable[str]) -> Iterator[str]:
+    """Of what is rated by median and median absolute deviation (MAD): the rows far off, a query for each figure.
 
     Groups are of one configuration, for speed of one device too. 0.6745 makes a MAD a normal distribution's standard
     deviation.
@@ -314,15 +321,14 @@ def _outliers(by: str, metrics: Iterable[str]) -> str:
     figures = {"log bpp": ("bpp", "ln(nullif(bpp, 0))", "config_hash")}
     figures |= {name: (f"{name}_mean", f"{name}_mean", "config_hash") for name in metrics}
     figures["log encode_mpps"] = ("encode_mpps", "ln(nullif(encode_mpps, 0))", "config_hash, device")
-    return " UNION ALL ".join(
-        f"""
-        SELECT {_NAMED["gop" if by == "gop" else "video"]} AS name, '{figure}' AS figure, {column} AS value, middle,
-            0.6745 * ({scale} - middle) / spread AS deviations, job
-        FROM {table} JOIN (
-            SELECT {group}, median({scale}) AS middle, mad({scale}) AS spread FROM {table}
-            WHERE {scale} IS NOT NULL GROUP BY {group} HAVING count(*) >= {OUTLIER_GROUP} AND mad({scale}) > 0
-        ) USING ({group})
-        WHERE abs(0.6745 * ({scale} - middle) / spread) > {OUTLIER_DEVIATIONS}
+    for figure, (column, scale, group) in figures.items():
+        yield f"""
+            SELECT {_NAMED["gop" if by == "gop" else "video"]} AS name, '{figure}' AS figure, {column} AS value, middle,
+                0.6745 * ({scale} - middle) / spread AS deviations, job
+            FROM {table} JOIN (
+                SELECT {group}, median({scale}) AS middle, mad({scale}) AS spread FROM {table}
+                WHERE {scale} IS NOT NULL GROUP BY {group} HAVING count(*) >= {OUTLIER_GROUP} AND mad({scale}) > 0
+            ) USING ({group})
+            WHERE abs(0.6745 * ({scale} - middle) / spread) > {OUTLIER_DEVIATIONS}
+            ORDER BY abs(deviations) DESC, name
         """  # noqa: S608
-        for figure, (column, scale, group) in figures.items()
-    )

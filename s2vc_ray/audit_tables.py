@@ -81,6 +81,8 @@ class AuditTables:
             self._database.execute(_figures(self.measured))
             self._take_percentiles(of_videos=percentiles)
             self._database.execute(_VIDEOS)
+            for summed in ("figures", "shares"):
+                self._database.execute(f"DROP TABLE {summed}")
             self._database.told.append("videos")
             self._database.execute(_jobs(self.measured))
             self._database.told.append("jobs")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -227,6 +228,26 @@ def test_outliers_lie_far_from_the_median_of_their_group(tmp_path: Path) -> None
     (bpp,) = (one for one in found if one["figure"] == "log bpp")
     assert bpp["deviations"] == pytest.approx(expected)
     assert any(one["name"] == "7.mp4 GOP 0" for one in audit(storage, AuditOptions(by="gop")).outliers)
+
+
+def test_the_furthest_outliers_of_all_figures_come_first(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    for number in range(20):
+        near = 30 + number / 10
+        gop = {
+            "payload_bytes": 4000 if number == 3 else 1000 + number,
+            "psnr_mean": math.inf if number == 7 else 20.0 if number == 9 else near,
+        }
+        video(storage, f"{number}.mp4", [gop], encode_seconds=5 + number / 100)
+    found = audit(storage, ALL).outliers
+    assert [(one["name"], one["figure"]) for one in found] == [
+        ("7.mp4", "psnr"),
+        ("3.mp4", "log bpp"),
+        ("9.mp4", "psnr"),
+    ]
+    assert found[0]["deviations"] is None
+    assert abs(found[1]["deviations"]) > abs(found[2]["deviations"]) > 5
+    assert audit(storage, AuditOptions(limit=2)).outliers == found[:2]
 
 
 @pytest.fixture
