@@ -187,6 +187,7 @@ def _header(video: PlannedVideo, deinterlaced: int | None, job: JobContext) -> A
         sample_aspect=info.sample_aspect,
         average_rate=info.average_rate,
         last_duration=info.last_duration,
+        durations=info.durations,
         frames=max(info.frames, info.frames_declared),
         gop_length=job.config.gop,
         q=job.config.quality,

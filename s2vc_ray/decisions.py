@@ -51,6 +51,8 @@ def decisions(info: VideoInfo, *, deinterlaced: int | None = None) -> tuple[str,
         said.append(f"video stream {info.stream_index} coded; video streams {streams} not coded")
     if info.not_kept:
         said.append(f"carried within the pictures and not kept: {', '.join(info.not_kept)}")
+    if info.brief > len(info.durations):
+        said.append(f"{info.brief} frames that end before the next one begins are shown until then")
     if info.untimed:
         said.append(f"{info.untimed} frames without a time stamp not coded")
     return tuple(said)

@@ -186,6 +186,7 @@ def _video_header(header: ArchiveHeader, stretch: Stretch, encoder: Encoder | No
         average_rate=header.average_rate,
         last_duration=stretch.last_duration,
         tags=header.tags,
+        durations=header.durations,
     )
 
 

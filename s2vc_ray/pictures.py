@@ -24,7 +24,7 @@ from s2vc_ray.encoders import Encoder
 from s2vc_ray.errors import ConfigError, StorageError
 from s2vc_ray.priority import ordinary_priority
 from s2vc_ray.stream_tags import encoder_options, tag_stream
-from s2vc_ray.values import UNTAGGED, ColourTags, PictureTags, VideoInfo
+from s2vc_ray.values import UNTAGGED, ColourTags, Durations, PictureTags, VideoInfo
 
 _MAX_TIMESCALE = (1 << 31) - 1
 
@@ -44,6 +44,7 @@ class VideoHeader:
     average_rate: Fraction | None
     last_duration: int
     tags: PictureTags = UNTAGGED
+    durations: Durations = ()
 
     @classmethod
     def from_info(cls, info: VideoInfo) -> VideoHeader:
@@ -58,6 +59,7 @@ class VideoHeader:
             average_rate=info.average_rate,
             last_duration=info.last_duration,
             tags=info.tags,
+            durations=info.durations,
         )
 
 
@@ -146,11 +148,14 @@ def encode(
     """
     convert = YuvConverter(header, video.codec_context.pix_fmt or "yuv420p")
     durations: dict[int, int] = {}
+    brief = dict(header.durations)
     for (pts, rgb), following in _with_next(frames):
         tick = clock.tick(pts)
         after = clock.tick(pts + _last_duration(header) if following is None else following)
         if after == tick and following is not None:
             raise ConfigError(f"pts {pts} and {following} fall into one millisecond; write .mp4 instead")
+        if following is not None and pts in brief:
+            after = max(tick + 1, min(after, clock.tick(pts + brief[pts])))
         durations[tick] = after - tick
         frame = convert(rgb)
         frame.pts, frame.time_base = tick, Fraction(1, clock.rate)

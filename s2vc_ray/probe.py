@@ -116,6 +116,8 @@ def _describe(
         time_base=stream.time_base or Fraction(1, 1000),
         pts=timeline.pts,
         keyframe_pts=timeline.keyframes,
+        brief=timeline.brief,
+        durations=timeline.durations,
         trail=timeline.trail,
         keyframe_trail=timeline.keyframe_trail,
         last_duration=timeline.last_duration,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
 
@@ -23,12 +23,16 @@ from s2vc_ray.source_io import decode_packet, lacks_pts, packets_of
 from s2vc_ray.ticks import VideoPacket, count_frames, frame_step
 from s2vc_ray.times import Times
 from s2vc_ray.trail import UNKNOWN, onward
+from s2vc_ray.values import MOST_DURATIONS, Durations
 
 HIDDEN_FRAMES = frozenset({"vp8"})
 """Codecs whose packets may carry a picture that is never shown."""
 
 _FIELD_PACKETS = frozenset({"mpegts", "mpeg"})
 """Containers in which the two fields of an interlaced frame may come as two packets."""
+
+_TELLS_DURATIONS = frozenset({"matroska,webm"})
+"""Containers in which a frame's duration is its own; elsewhere it is the step to the next packet, or a guess."""
 
 SLACK_SECONDS = Fraction(1, 2)
 """What a clock may step back: less is damage, or a muxer's carelessness, and does no harm."""
@@ -46,6 +50,9 @@ class Timeline:
     trail: Sequence[int] = ()
     keyframe_trail: Sequence[int] = ()
     """Of ``pts`` and of ``keyframes``: see `s2vc_ray.trail`."""
+    brief: int = 0
+    durations: Durations = ()
+    """Frames shown for less than the time to the next one: how many, and theirs where not too many."""
 
 
 def packet_timeline(
@@ -61,7 +68,7 @@ def packet_timeline(
     """
     if lacks_pts(container, stream):
         return None
-    shown, trails, keys = array("q"), array("q"), dict[int, int]()
+    shown, trails, keys, lasting = array("q"), array("q"), dict[int, int](), array("q")
     trail = UNKNOWN
     last, last_duration, first_key = None, 0, 0
     tail: VideoPacket | None = None
@@ -83,18 +90,35 @@ def packet_timeline(
         tail = packet
         shown.append(packet.pts)
         trails.append(trail)
+        lasting.append(packet.duration or 0)
         if last is None or packet.pts > last:
             last, last_duration = packet.pts, packet.duration or 0
     if tail is not None and tail.is_corrupt and len(shown) > 1:
         shown.pop()  # the file ends inside this picture
         trails.pop()
+        lasting.pop()
     pts = np.sort(np.frombuffer(shown, np.int64))
     duplicates = bool(np.any(np.diff(pts) == 0))
     leading = bool(shown and pts[0] < first_key)
     fields = first.interlaced_frame and container.format.name in _FIELD_PACKETS
     if duplicates or leading or fields or stream.codec_context.name in HIDDEN_FRAMES:
         return None
-    return _timeline(shown, trails, keys, last_duration)
+    found = _timeline(shown, trails, keys, last_duration)
+    if container.format.name not in _TELLS_DURATIONS:
+        return found
+    brief, durations = _brief(shown, lasting)
+    return replace(found, brief=brief, durations=durations)
+
+
+def _brief(shown: array[int], lasting: array[int]) -> tuple[int, Durations]:
+    """Which frames last for less than the time to the next one, by more than a clock's rounding."""
+    pts, duration = np.frombuffer(shown, np.int64), np.frombuffer(lasting, np.int64)
+    order = pts.argsort()
+    pts, duration = pts[order], duration[order]
+    brief = np.flatnonzero((duration[:-1] > 0) & (duration[:-1] + 1 < np.diff(pts)))
+    if len(brief) > MOST_DURATIONS:
+        return len(brief), ()
+    return len(brief), tuple(zip(pts[brief].tolist(), duration[brief].tolist(), strict=True))
 
 
 def decoded_timeline(

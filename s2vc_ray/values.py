@@ -24,6 +24,12 @@ class ColourTags:
     matrix: int = 2
 
 
+Durations: TypeAlias = tuple[tuple[int, int], ...]
+"""(pts, duration) of frames that are shown for less than the time to the next one, ascending."""
+
+MOST_DURATIONS = 1024
+"""Of those that an archive holds."""
+
 DisplayMatrix: TypeAlias = tuple[int, ...]
 """Nine 32-bit integers: the transform from picture to display as MP4 stores it (ISO/IEC 14496-12, 8.3.2)."""
 
@@ -71,7 +77,9 @@ class VideoInfo:
     says nothing): more than ``pts`` holds when the file was cut short. ``bit_depth`` is that of the deepest
     component, 0 when unknown. ``other_videos`` are the source's further video streams, which are not coded,
     ``untimed`` how many frames have no time stamp and therefore no place among the others, ``not_kept``
-    names what the pictures carry (captions, timecodes) that an archive does not hold.
+    names what the pictures carry (captions, timecodes) that an archive does not hold. ``brief`` counts the frames
+    that the container calls shorter than the time to the next one; ``durations`` are theirs, empty where they are too
+    many to be kept.
 
     ``trail`` and ``keyframe_trail`` are what was met on the way to each of ``pts`` and of ``keyframe_pts``
     (`s2vc_ray.trail`); empty where nobody looked.
@@ -97,6 +105,8 @@ class VideoInfo:
     other_videos: tuple[int, ...] = ()
     untimed: int = 0
     not_kept: tuple[str, ...] = ()
+    brief: int = 0
+    durations: Durations = ()
     trail: Sequence[int] = ()
     keyframe_trail: Sequence[int] = ()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from s2vc_ray.values import FIELD_ORDERS, UNTAGGED, ColourTags, PictureTags
+from s2vc_ray.values import FIELD_ORDERS, MOST_DURATIONS, UNTAGGED, ColourTags, Durations, PictureTags
 
 MAX_HEADER_BYTES = 1 << 16
 _MAX_TEXT = 4096
@@ -52,6 +52,7 @@ class ArchiveHeader:
         deinterlace: pictures that the source's decoder flags as interlaced were asked to be made progressive.
         target: what each GOP's q was searched for, in the job's words; empty where it was given.
         policy: the policy that its GOPs were coded under, as canonical JSON; empty without.
+        durations: (pts, duration) of frames that are shown for less than the time to the next one.
         archive_version: counts from 1, in which no GOP replaces another.
         replaces, revision: of later versions, SHA-256 of the archive that most GOPs were copied from, and 16 hex
             digits that stand for what was asked; empty in the first.
@@ -92,6 +93,7 @@ class ArchiveHeader:
     revision: str = ""
     target: str = ""
     policy: str = ""
+    durations: Durations = ()
 
     def __post_init__(self) -> None:
         for name in ("model_id", "preset", "source_name", "creator"):
@@ -112,6 +114,7 @@ class ArchiveHeader:
             if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
                 raise ValueError(f"{name} must be 64 lower-case hex digits, not {str(digest)[:80]!r}")
         _check_version(self)
+        _check_durations(self.durations)
         for name, (low, high) in _RANGES.items():
             _check_int(name, getattr(self, name), low, high)
         for field in dataclasses.fields(ColourTags):
@@ -125,7 +128,7 @@ class ArchiveHeader:
         """Canonical JSON: ASCII, keys sorted, no white space, fractions as ``[numerator, denominator]``, options only
         where they were asked for, and no word on versions in the first."""
         names = [field.name for field in dataclasses.fields(self)]
-        absent = {name for name in (*_OPTIONS, "target", "policy") if not getattr(self, name)}
+        absent = {name for name in (*_OPTIONS, "target", "policy", "durations") if not getattr(self, name)}
         if self.archive_version == 1:
             absent.update(_VERSION)
         values = {name: _plain(getattr(self, name)) for name in names if name not in absent}
@@ -157,6 +160,10 @@ class ArchiveHeader:
             known["tags"] = _tags(known["tags"])
         if "decisions" in known:
             known["decisions"] = _tuple("decisions", known["decisions"])
+        if "durations" in known:
+            known["durations"] = tuple(
+                _tuple("durations", pair) for pair in _tuple("durations", known["durations"])
+            )
         return cls(**known)
 
 
@@ -174,6 +181,7 @@ _RANGES = {
     "archive_version": (1, _INT64),
 }
 _MAX_DECISIONS = 32
+_MAX_TIME = (1 << 61) - 1
 _OPTIONS = ("shots", "deinterlace")
 _VERSION = ("archive_version", "replaces", "revision")
 
@@ -224,6 +232,18 @@ def _check_decisions(decisions: object) -> None:
         raise ValueError(f"decisions must be at most {_MAX_DECISIONS} texts")
     if any(not isinstance(text, str) or not 0 < len(text) <= _MAX_TEXT for text in decisions):
         raise ValueError(f"decisions must each be a text of 1..{_MAX_TEXT} characters")
+
+
+def _check_durations(durations: object) -> None:
+    if not isinstance(durations, tuple) or len(durations) > MOST_DURATIONS:
+        raise ValueError(f"durations must be at most {MOST_DURATIONS} pairs")
+    before = None
+    for pair in durations:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise ValueError("durations must be pairs of a pts and a duration")
+        _check_int("durations", pair[0], -_MAX_TIME if before is None else before + 1, _MAX_TIME)
+        _check_int("durations", pair[1], 1, _MAX_TIME)
+        before = pair[0]
 
 
 def _check_version(header: ArchiveHeader) -> None:

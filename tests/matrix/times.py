@@ -61,6 +61,55 @@ def _too_close(source: Path, run: Run) -> str:
     return "exact in archive and .mp4; .mkv refused, pointing to .mp4"
 
 
+def _pauses(count: int) -> Callable[[Path], Path]:
+    """A frame every 200 ms, each shown for 200 ms, but ``count`` from the third on for 15 ms and more."""
+
+    def make(folder: Path) -> Path:
+        plain = make_clip(folder / "plain.mkv", frames=count + 8, b_frames=0, codec="mpeg4", gop=12)
+        path = folder / "pauses.mkv"
+        with av.open(str(plain)) as source, av.open(str(path), "w") as out:
+            video = out.add_stream_from_template(source.streams.video[0], opaque=True)
+            for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+                packet.stream, packet.time_base = video, _MILLISECOND
+                packet.pts = packet.dts = 200 * number
+                packet.duration = 15 + number % 100 if 2 <= number < count + 2 else 200
+                out.mux(packet)
+        return path
+
+    return make
+
+
+def _durations(path: Path) -> list[tuple[Fraction, Fraction]]:
+    """When each frame is shown, and for how long, by its packet; in seconds."""
+    with av.open(str(path)) as file:
+        unit = file.streams.video[0].time_base or Fraction(1)
+        packets = [packet for packet in file.demux(video=0) if packet.size]
+        return sorted(((packet.pts or 0) * unit, (packet.duration or 0) * unit) for packet in packets)
+
+
+def _pauses_kept(source: Path, run: Run) -> str:
+    before, header = _durations(source), run.reader.header
+    brief = [(time, lasts) for time, lasts in before if lasts < Fraction(1, 5)]
+    kept = [(pts * header.time_base, lasts * header.time_base) for pts, lasts in header.durations]
+    assert kept == brief
+    assert len(brief) == 5
+    assert _durations(run.output(".mkv")) == before
+    assert shown(run.output(".mp4")) == shown(source)
+    assert not header.decisions
+    return (
+        f"the durations of {len(kept)} frames exact in archive and .mkv; .mp4 shows each until the next one"
+    )
+
+
+def _too_many_pauses(source: Path, run: Run) -> str:
+    header = run.reader.header
+    assert not header.durations
+    (said,) = header.decisions
+    assert run.rows[0]["source_notes"] == said
+    assert {lasts for _, lasts in _durations(run.output())[:-1]} == {Fraction(1, 5)}
+    return f"says: {said}"
+
+
 def _last_long(folder: Path) -> Path:
     """The last frame is shown for a second."""
     plain = make_clip(folder / "plain.mkv", frames=6, b_frames=0)
@@ -233,6 +282,13 @@ CASES = (
         _too_close,
     ),
     Case("last frame shown for a second, mp4", "its duration", _last_long, _last_kept),
+    Case("frames that end before the next begin, mkv", "their durations", _pauses(5), _pauses_kept),
+    Case(
+        "1025 frames that end before the next begin, mkv",
+        "word of what is not kept",
+        _pauses(1025),
+        _too_many_pauses,
+    ),
     Case(
         "mp4 edit list over B-frames",
         "the frames that players show, at their times",

@@ -163,6 +163,13 @@ def test_a_source_name_need_not_be_utf8() -> None:
         {"replaces": "", "revision": "ab" * 8, "archive_version": 2},
         {"revision": "AB" * 8, "replaces": "ab" * 32, "archive_version": 2},
         {"replaces": 7, "archive_version": 2},
+        {"durations": [(0, 1)]},
+        {"durations": ((0, 0),)},
+        {"durations": ((0, 1), (0, 1))},
+        {"durations": ((0, 1 << 61),)},
+        {"durations": ((0, 1, 2),)},
+        {"durations": ([0, 1],)},
+        {"durations": tuple((n, 1) for n in range(1025))},
     ],
 )
 def test_an_implausible_header_is_refused(changes: dict[str, Any]) -> None:
@@ -202,11 +209,19 @@ def test_tags_and_decisions_come_back() -> None:
 
 
 def test_options_are_written_only_where_asked_for() -> None:
-    assert not {"shots", "deinterlace", "target", "policy"} & set(json.loads(header().to_json()))
+    optional = {"shots", "deinterlace", "target", "policy", "durations"}
+    assert not optional & set(json.loads(header().to_json()))
     assert ArchiveHeader.from_json(header(target="bpp=0.02").to_json()).target == "bpp=0.02"
     assert ArchiveHeader.from_json(header(policy="{}").to_json()).policy == "{}"
     asked = header(shots=True, deinterlace=True)
     assert ArchiveHeader.from_json(asked.to_json()) == asked
+
+
+def test_durations_come_back_and_as_many_as_may_be_fit() -> None:
+    most = (1 << 61) - 1
+    full = header(durations=tuple((n - most, most) for n in range(1024)))
+    assert ArchiveHeader.from_json(full.to_json()) == full
+    assert ArchiveReader(archive_bytes(durations=full.durations)).header == full
 
 
 def test_versions_are_told_from_the_second_on() -> None:
@@ -252,6 +267,9 @@ def test_an_unknown_rate_and_aspect_are_representable() -> None:
         header().to_json().replace(b'"decisions":[]', b'"decisions":"x"'),
         header().to_json().replace(b'"decisions":[]', b'"decisions":[1]'),
         header(shots=True).to_json().replace(b'"shots":true', b'"shots":"no"'),
+        header(durations=((0, 5),)).to_json().replace(b"[[0,5]]", b"[0,5]"),
+        header(durations=((0, 5),)).to_json().replace(b"[[0,5]]", b"[[0,5.0]]"),
+        header(durations=((0, 5),)).to_json().replace(b"[[0,5]]", b"{}"),
         header().to_json().replace(b'"q":20', b'"q":' + b"9" * 5000),
     ],
 )
