@@ -9,7 +9,8 @@ Payload layout (little-endian; ``varint`` is unsigned LEB128)::
     frames x u8 check | intra bytes | inter bytes (to the end)
 
 The lower six bits of the fifth byte are ``q``, the upper two how much larger than they are the pictures were coded: 0
-not at all, 1 one and a half times, 2 twice, 3 two and a half times.
+not at all, 1 one and a half times, 2 twice, 3 two and a half times. The model's own quality index is ``q`` less 0, 13,
+21 or 27.
 
 ``check`` of frame t is the low byte of the CRC-32C of the scale, a byte unless it is 0, and the digests of all frames
 up to and including t (see `s2vc_model.latents.digests`: every integer decoded, means included); ``symbol_crc`` is the
@@ -23,7 +24,7 @@ import struct
 from dataclasses import dataclass
 
 from s2vc_model.errors import BitstreamError
-from s2vc_model.picture_scale import AS_IT_IS, coded_size
+from s2vc_model.picture_scale import AS_IT_IS, COARSER, coded_size
 
 MAX_SIDE = 65535
 MAX_FRAMES = 1 << 16
@@ -54,6 +55,11 @@ class EncodedGop:
     checks: bytes
     symbol_crc: int
     halves: int = AS_IT_IS
+
+    @property
+    def quantiser(self) -> int:
+        """Index, 0..63, of the model's quality that the GOP is coded with."""
+        return self.q - COARSER[self.halves]
 
     @property
     def coded_size(self) -> tuple[int, int]:
@@ -94,10 +100,13 @@ class EncodedGop:
         if len(payload) < _HEAD.size:
             raise BitstreamError(f"GOP payload of {len(payload)} bytes is shorter than its header")
         width, height, packed = _HEAD.unpack_from(payload)
+        q, halves = packed & 63, AS_IT_IS + (packed >> 6)
         frames, at = _read_varint(payload, _HEAD.size)
         intra_len, at = _read_varint(payload, at)
-        if not (width and height and 1 <= frames <= MAX_FRAMES):
-            raise BitstreamError(f"implausible GOP header: {width}x{height}, {frames} frames")
+        if not (width and height and 1 <= frames <= MAX_FRAMES and q >= COARSER[halves]):
+            raise BitstreamError(
+                f"implausible GOP header: {width}x{height}, {frames} frames, q {q} at {halves / 2:g} times the size"
+            )
         body = at + 4 + frames
         if body + intra_len > len(payload):
             raise BitstreamError(f"GOP payload ends early: {len(payload)} bytes, needs {body + intra_len}")
@@ -106,12 +115,12 @@ class EncodedGop:
             width=width,
             height=height,
             frames=frames,
-            q=packed & 63,
+            q=q,
             intra=payload[body : body + intra_len],
             inter=payload[body + intra_len :],
             checks=payload[at + 4 : body],
             symbol_crc=crc,
-            halves=AS_IT_IS + (packed >> 6),
+            halves=halves,
         )
 
 

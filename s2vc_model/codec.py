@@ -29,7 +29,7 @@ from s2vc_model.heap import give_back
 from s2vc_model.latents import Block, DecodedLatents, decode_frame, encode_frame
 from s2vc_model.memory import free_bytes, gops_that_fit
 from s2vc_model.motion import block_motion, luma
-from s2vc_model.picture_scale import coded_size
+from s2vc_model.picture_scale import COARSER, coded_size
 from s2vc_model.prior import Prior
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
 from s2vc_model.transforms import InterTransform, IntraTransform
@@ -71,7 +71,7 @@ class S2vcCodec:
         weights.network.for_inference(torch.bfloat16 if self._half else None, quick)
         self._net = weights.network.to(device).to(memory_format=torch.channels_last)
         self._coders = {kind: Coder(tables) for kind, tables in weights.tables.items()}
-        self._enlarging = weights.enlarging
+        self._scales = weights.scales
         self.lockstep = device.type != "cpu" if lockstep is None else lockstep
         self.parallel = _LOCKSTEP if self.lockstep else _cores()
         self._lanes = ThreadPoolExecutor(_cores(), "s2vc-lane", torch.set_num_threads, (1,))
@@ -83,7 +83,7 @@ class S2vcCodec:
         """
         if not self.lockstep:
             return sys.maxsize
-        rows, cols = coded_size(height, width, self._enlarging.halves(height, width))
+        rows, cols = coded_size(height, width, self._scales.halves(height, width))
         pixels, itemsize = _padded(rows) * _padded(cols), 2 if self._half else 4
         free = free_bytes(self.device)
         return gops_that_fit(self._net.config.generator, stage, pixels, free, itemsize)
@@ -100,24 +100,24 @@ class S2vcCodec:
         """
         qualities = [q] * len(gops) if isinstance(q, int) else list(q)
         _check_frames(gops, qualities)
-        halves = self._enlarging.halves(*gops[0].shape[1:3])
-        work = [_Writing(frames, own, halves) for frames, own in zip(gops, qualities, strict=True)]
-        if self.lockstep:
-            self._encode(sorted(work, key=lambda w: -len(w.frames)))
-        else:
-            self._each(lambda one: self._encode([one]), work)
+        height, width = gops[0].shape[1:3]
+        scales = [self._scales.halves(height, width, own) for own in qualities]
+        work = [_Writing(*each) for each in zip(gops, qualities, scales, strict=True)]
+        self._each(lambda group: self._encode([work[i] for i in group]), self._together(scales))
+        if not self.lockstep:
             give_back()
         return [w.finish() for w in work]
 
     @torch.inference_mode()
     def _encode(self, work: list[_Writing]) -> None:
-        """Code GOPs, longest first, in lockstep."""
+        """Code GOPs of one scale in lockstep."""
+        work.sort(key=lambda w: -len(w.frames))
         state: GopState | None = None
         before: Tensor | None = None
         for t in range(len(work[0].frames)):
             live = sum(len(w.frames) > t for w in work)
             x = self._upload([w.frames[t] for w in work[:live]], work[0].halves)
-            quality = torch.tensor([w.q for w in work[:live]], device=self.device)
+            quality = torch.tensor([w.quantiser for w in work[:live]], device=self.device)
             light = luma(x)
             with self._autocast():
                 if state is None or before is None:
@@ -156,7 +156,7 @@ class S2vcCodec:
         A lone GOP on a CPU has all of torch's threads.
         """
         _check_sizes(gops)
-        decoders = [self._decode(gops, group) for group in self._together(gops)]
+        decoders = [self._decode(gops, group) for group in self._together([gop.halves for gop in gops])]
         if len(decoders) == 1:
             yield from decoders[0]
         else:
@@ -175,7 +175,8 @@ class S2vcCodec:
             BitstreamError, SymbolMismatch: the bytes are damaged or were written with other weights.
         """
         _check_sizes(gops)
-        self._each(lambda group: self._read_through([gops[i] for i in group]), self._together(gops))
+        groups = self._together([gop.halves for gop in gops])
+        self._each(lambda group: self._read_through([gops[i] for i in group]), groups)
         if not self.lockstep:
             give_back()
 
@@ -184,12 +185,11 @@ class S2vcCodec:
         for _ in self._latents(sorted(gops, key=lambda gop: -gop.frames)):
             pass
 
-    def _together(self, gops: Sequence[EncodedGop]) -> list[list[int]]:
-        """Numbers of the GOPs that are decoded as one batch: those coded at one size, or each by itself."""
+    def _together(self, scales: Sequence[int]) -> list[list[int]]:
+        """Numbers of the GOPs, of these scales, that are coded as one batch: those of one scale, or each by itself."""
         if not self.lockstep:
-            return [[i] for i in range(len(gops))]
-        scales = sorted({gop.halves for gop in gops})
-        return [[i for i, gop in enumerate(gops) if gop.halves == halves] for halves in scales]
+            return [[i] for i in range(len(scales))]
+        return [[i for i, own in enumerate(scales) if own == halves] for halves in sorted(set(scales))]
 
     def _in_step(self, decoders: Sequence[Iterator[dict[int, Frames]]]) -> Iterator[dict[int, Frames]]:
         """What decoders find at each frame index."""
@@ -225,7 +225,7 @@ class S2vcCodec:
         carried: Tensor | None = None
         for t in range(gops[0].frames):
             live = sum(gop.frames > t for gop in gops)
-            quality = torch.tensor([gop.q for gop in gops[:live]], device=self.device)
+            quality = torch.tensor([gop.quantiser for gop in gops[:live]], device=self.device)
             _, prior = self._kind(t)
             coder, streams = self._coders[prior_name(t)], [w.stream(t) for w in work[:live]]
             state = None if carried is None else carried[:live]
@@ -274,6 +274,7 @@ class _Writing:
 
     def __init__(self, frames: Frames, q: int, halves: int) -> None:
         self.frames, self.q, self.halves = frames, q, halves
+        self.quantiser = q - COARSER[halves]
         self._intra, self._inter = StreamWriter(), StreamWriter()
         self._sum, self._checks = Checksum(halves), bytearray()
 

@@ -1,44 +1,66 @@
 """The size that pictures are coded at: their own, or larger.
 
 Transforms keep as much detail to the pixel as the pictures had that they were trained on. A small picture has more of
-it, so it is enlarged before it is coded and shrunk after it is decoded: the same weights then reach qualities that no
-quality index reaches at its own size, in fewer bytes. Which sizes gain is a property of weights, measured and kept
-beside them; every payload says what was done to its pictures, so that decoding needs no rule. Knows no torch.
+it, so it is enlarged before it is coded, with coarser quantisers, and shrunk after it is decoded: the same weights then
+keep far more of it in the same bytes. Which sizes gain, and from which quality on, is a property of weights, measured
+and kept beside them; every payload says what was done to its pictures, so that decoding needs no rule. Knows no torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+
+from s2vc_model.config import QUALITIES
 
 AS_IT_IS = 2
 """Scales are counted in halves: 2 is a picture's own size, 3 one and a half times, 4 twice, 5 two and a half."""
+COARSER = {AS_IT_IS: 0, 3: 13, 4: 21, 5: 27}
+"""By scale: how many quantisers below its quality index a GOP is coded with, so that an index costs about as many bytes
+at every scale. Part of the format."""
 
 
 @dataclass(frozen=True, slots=True)
 class Enlarging:
-    """Which pictures are coded larger, by their shorter side in pixels. 0: none.
+    """Pictures of up to so many lines are coded larger from a quality on.
 
     Attributes:
-        twice: up to this many, at twice their size.
-        half_more: above that and up to this many, at one and a half times.
+        lines: longest shorter side, in pixels.
+        quality: least quality index, one that has quantisers so much coarser.
+        halves: the scale.
     """
 
-    twice: int = 0
-    half_more: int = 0
+    lines: int
+    quality: int
+    halves: int
 
     def __post_init__(self) -> None:
-        if not all(isinstance(side, int) and side >= 0 for side in (self.twice, self.half_more)):
-            raise ValueError(f"sides are whole numbers of pixels, not {self.twice!r} and {self.half_more!r}")
+        least = COARSER.get(self.halves, 0)
+        if not least or not least <= self.quality < QUALITIES or self.lines < 1:
+            raise ValueError(f"no way to enlarge pictures: {self}")
 
-    def halves(self, height: int, width: int) -> int:
-        """The scale of pictures of a size."""
+
+@dataclass(frozen=True, slots=True)
+class PictureScales:
+    """The rules of a model. Where several hold, the largest scale; where none does, a picture's own size."""
+
+    rules: tuple[Enlarging, ...] = ()
+
+    @classmethod
+    def from_json(cls, rows: Iterable[dict[str, Any]]) -> PictureScales:
+        """Rules as a model's ``config.json`` has them.
+
+        Raises:
+            TypeError, ValueError: they are none.
+        """
+        return cls(tuple(Enlarging(**row) for row in rows))
+
+    def halves(self, height: int, width: int, q: int = QUALITIES - 1) -> int:
+        """The scale of pictures of a size at a quality index; without one, the largest of that size."""
         short = min(height, width)
-        if short <= self.twice:
-            return 4
-        return 3 if short <= self.half_more else AS_IT_IS
-
-
-NEVER = Enlarging()
+        found = (rule.halves for rule in self.rules if short <= rule.lines and q >= rule.quality)
+        return max(found, default=AS_IT_IS)
 
 
 def coded_size(height: int, width: int, halves: int) -> tuple[int, int]:

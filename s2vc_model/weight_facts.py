@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from s2vc_model.errors import WeightsError
-from s2vc_model.picture_scale import Enlarging
+from s2vc_model.picture_scale import PictureScales
 from s2vc_model.weight_files import digest_of, find_weights, read_config
 
 _PARTS = {
@@ -31,6 +31,7 @@ class WeightFacts:
         parameters: numbers stored, by part; of a prior its tables too.
         bytes: size of the weights file.
         rates: bits per pixel that it was trained for, when recorded.
+        scales: which pictures it codes larger than they are.
         notes: what whoever saved it had to say.
     """
 
@@ -41,7 +42,7 @@ class WeightFacts:
     bytes: int
     parameters: dict[str, int]
     rates: Any
-    enlarging: Enlarging
+    scales: PictureScales
     notes: dict[str, Any]
 
 
@@ -52,7 +53,7 @@ def weight_facts(model: str) -> WeightFacts:
         WeightsError: nothing there, or damaged.
     """
     path = find_weights(model)
-    config, notes, enlarging = read_config(path.parent)
+    config, notes, scales = read_config(path.parent)
     parameters = dict.fromkeys(_PARTS.values(), 0)
     try:
         with safe_open(str(path), framework="np") as file:
@@ -70,6 +71,6 @@ def weight_facts(model: str) -> WeightFacts:
         path.stat().st_size,
         parameters,
         notes.get("rates"),
-        enlarging,
+        scales,
         notes,
     )

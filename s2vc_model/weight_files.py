@@ -24,7 +24,7 @@ from torch import Tensor
 from s2vc_model.config import CodecConfig
 from s2vc_model.errors import WeightsError
 from s2vc_model.network import S2vcNetwork
-from s2vc_model.picture_scale import NEVER, Enlarging
+from s2vc_model.picture_scale import PictureScales
 from s2vc_model.prior import SCALES
 from s2vc_model.tables import CdfTables, build_tables
 
@@ -44,7 +44,7 @@ class LoadedWeights:
     tables: dict[str, CdfTables]
     sha256: str
     notes: dict[str, Any]
-    enlarging: Enlarging = NEVER
+    scales: PictureScales
 
     @property
     def model_id(self) -> str:
@@ -88,7 +88,7 @@ def load_weights(model: str | Path) -> LoadedWeights:
     """
     path = find_weights(model)
     directory = path.parent
-    config, notes, enlarging = read_config(directory)
+    config, notes, scales = read_config(directory)
     try:
         tensors = load_file(str(path))
         network = S2vcNetwork(config)
@@ -108,7 +108,7 @@ def load_weights(model: str | Path) -> LoadedWeights:
         values = {k.removeprefix(f"{kind}/"): v for k, v in tensors.items() if k.startswith(f"{kind}/")}
         prior.load_integers(values)
         tables[kind] = CdfTables.from_tensors(values, SCALES + config.hyper)
-    return LoadedWeights(network.eval().requires_grad_(False), tables, digest_of(path), notes, enlarging)
+    return LoadedWeights(network.eval().requires_grad_(False), tables, digest_of(path), notes, scales)
 
 
 def find_weights(model: str | Path) -> Path:
@@ -131,8 +131,8 @@ def find_weights(model: str | Path) -> Path:
     return path
 
 
-def read_config(directory: Path) -> tuple[CodecConfig, dict[str, Any], Enlarging]:
-    """The configuration and the notes beside a weights file, and which pictures it codes larger.
+def read_config(directory: Path) -> tuple[CodecConfig, dict[str, Any], PictureScales]:
+    """The configuration and the notes beside a weights file, and which pictures are coded larger.
 
     The last is the encoder's business alone: changing it leaves the model, and what decodes, as they are.
 
@@ -144,14 +144,14 @@ def read_config(directory: Path) -> tuple[CodecConfig, dict[str, Any], Enlarging
         if raw["format"] != FORMAT:
             raise WeightsError(f"{directory}: weights format {raw['format']}, this version reads {FORMAT}")
         config, notes = CodecConfig.from_dict(raw["codec"]), dict(raw["notes"])
-        enlarging = Enlarging(**raw.get("enlarging", {}))
+        scales = PictureScales.from_json(raw.get("enlarging", ()))
         with safe_open(str(directory / "model.safetensors"), framework="np") as file:
             bound = (file.metadata() or {}).get(_CODEC_KEY)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(f"{directory} does not hold usable weights: {error}") from error
     if bound != _codec_digest(raw["codec"]):
         raise WeightsError(f"{directory}: config.json is not the one these weights were saved with")
-    return config, notes, enlarging
+    return config, notes, scales
 
 
 def _codec_digest(codec: dict[str, Any]) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from s2vc_ray.cli_options import Json, print_json
+
+if TYPE_CHECKING:
+    from s2vc_model.picture_scale import Enlarging
 
 model_app = typer.Typer(help="Look at models and make them.", no_args_is_help=True)
 
@@ -38,10 +41,7 @@ def info(
         "bytes": f"{facts.bytes:,}",
         "parameters": f"{sum(facts.parameters.values()):,}",
         **{f"  {part}": f"{count:,}" for part, count in facts.parameters.items()},
-        "coded twice as large": f"up to {facts.enlarging.twice} lines" if facts.enlarging.twice else "never",
-        "coded 1.5 times as large": f"up to {facts.enlarging.half_more} lines"
-        if facts.enlarging.half_more
-        else "never",
+        "coded larger": "; ".join(map(_larger, facts.scales.rules)) or "no pictures",
         "rates": facts.rates or "not recorded",
         **{str(key): value for key, value in facts.notes.items() if key != "rates"},
     }
@@ -50,8 +50,8 @@ def info(
         typer.echo(f"{key:<{width}}  {value}")
 
 
-def _up_to(lines: int) -> str:
-    return f"pictures of up to {lines} lines" if lines else "none"
+def _larger(rule: Enlarging) -> str:
+    return f"up to {rule.lines} lines from quality {rule.quality} {rule.halves / 2:g} times"
 
 
 @model_app.command("import-sd")

@@ -220,6 +220,7 @@ def _coded(payload: Cursor) -> Coded:
     frames, length = payload.varint(), payload.varint()
     (crc,), checks = payload.numbers("I"), payload.take(frames)
     q, halves = packed & 63, 2 + (packed >> 6)
+    check(q >= (0, 13, 21, 27)[packed >> 6], "a quality that this scale does not have")
     coded = Coded((width, height, frames), q, halves, crc, checks, payload.take(length), payload.rest())
     check(checks[-1] == crc & 255, "symbol CRC and last check differ")
     for stream in (coded.intra, coded.inter):

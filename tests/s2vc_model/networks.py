@@ -9,10 +9,12 @@ from torch import Tensor
 from s2vc_model.codec import S2vcCodec
 from s2vc_model.config import CodecConfig
 from s2vc_model.network import S2vcNetwork
-from s2vc_model.picture_scale import NEVER, Enlarging
+from s2vc_model.picture_scale import PictureScales
 from s2vc_model.tables import build_tables
 from s2vc_model.weight_files import LoadedWeights
 
+AS_THEY_ARE = PictureScales()
+"""No picture is coded larger."""
 TINY = CodecConfig(
     preset="tiny",
     feature=16,
@@ -39,12 +41,12 @@ def tiny_network(seed: int = 0) -> S2vcNetwork:
     return network
 
 
-def tiny_weights(seed: int = 0, enlarging: Enlarging = NEVER) -> LoadedWeights:
+def tiny_weights(seed: int = 0, scales: PictureScales = AS_THEY_ARE) -> LoadedWeights:
     """The same, frozen, as the codec takes it."""
     network = tiny_network(seed)
     tables = {kind: build_tables(prior) for kind, prior in network.priors().items()}
     network.freeze()
-    return LoadedWeights(network.eval().requires_grad_(False), tables, f"{seed:064x}", {}, enlarging)
+    return LoadedWeights(network.eval().requires_grad_(False), tables, f"{seed:064x}", {}, scales)
 
 
 def tiny_codec(seed: int = 0) -> S2vcCodec:

