@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     Frames = npt.NDArray[np.uint8]
 
 _MEMORY = 8 << 30
-"""Bytes that encoders may take together: nine at 1080p, two at 2160p; one is always allowed."""
-_FIXED, _PER_PIXEL = 64 << 20, 400
-"""Bytes that one encoder takes of itself, and for each pixel of a picture; measured with GOPs of 32 and 96 frames."""
+"""Bytes that encoders may take together: eight at 1080p, two at 2160p; one is always allowed."""
+_FIXED, _PER_PIXEL = 64 << 20, 450
+"""Bytes that one encoder takes of itself, and for each pixel of a picture; measured with GOPs of 32 to 192 frames."""
 
 
 class FallbackCores:
