@@ -15,7 +15,7 @@ from torch import Tensor
 
 from s2vc_model.config import QUALITIES
 from s2vc_model.network import S2vcNetwork
-from s2vc_model.train.average import Average
+from s2vc_model.train.average import STEADY, Average
 from s2vc_model.train.companions import Companions
 from s2vc_model.train.data import Bank, Batch
 from s2vc_model.train.finish import frozen_codec
@@ -91,7 +91,7 @@ class Trainer:
                 if stage.generator_only:
                     self.net.load_state_dict(self.average.state(), strict=False)
                     with frozen_codec(self.net):
-                        self.average.restart()
+                        self.average.restart(STEADY)
                         self._stage(stage, last)
                 else:
                     self._stage(stage, last)

@@ -12,6 +12,7 @@ import torch
 from s2vc_model.codec import S2vcCodec
 from s2vc_model.motion import block_motion, luma
 from s2vc_model.state import GopState
+from s2vc_model.train.average import QUICK, STEADY, Average
 from s2vc_model.train.data import Bank, BankConfig
 from s2vc_model.train.finish import finish_step, frozen_codec
 from s2vc_model.train.loop import RunConfig, Trainer, qualities
@@ -97,7 +98,20 @@ def test_after_other_stages_it_goes_on_from_their_average(bank: Bank) -> None:
     live = network.intra.open.weight.detach().clone()
     assert not torch.equal(averaged["intra.open.weight"], live)
     after = trainer.run([Stage("finish", 1, perceptual_after=9, **FINISH)])
+    assert trainer.average.warm_up == STEADY
     assert torch.equal(after["intra.open.weight"], averaged["intra.open.weight"])
+
+
+@pytest.mark.parametrize(("warm_up", "left"), [(QUICK, 0.29), (STEADY, 0.024)])
+def test_a_steady_average_forgets_the_noise_of_a_short_run(warm_up: int, left: float) -> None:
+    network = tiny_network()
+    average, weight = Average(network), network.intra.open.weight
+    average.restart(warm_up)
+    for step in range(60):
+        with torch.no_grad():
+            weight.fill_((-1) ** step)
+        average.update()
+    assert float(average.state()["intra.open.weight"].abs().max()) == pytest.approx(left, rel=0.1)
 
 
 def test_enlarged_draws_are_smooth_and_small_sources_are_not_reduced(tmp_path: Path) -> None:
