@@ -270,6 +270,38 @@ def test_without_the_teacher_a_stage_that_asks_for_it_is_refused(
     assert not (tmp_path / "a").exists()
 
 
+def test_a_generator_finished_alone_leaves_streams_as_they_were(
+    run: Path, clips: Path, tmp_path: Path
+) -> None:
+    toy = ["chunks=2", "size=64", "steps=3", "warmup=1", "lr=1e-3", "perceptual_after=2"]
+    options = ["--data", str(clips), "--init", str(run / "weights"), "--out", str(tmp_path / "f")]
+    command = [*options, "--stages", "finish", "--set", *(f"finish.{item}" for item in toy)]
+    assert main([*command, "--log-every", "1", "--device", "cpu", "--export", str(tmp_path / "w")]) == 0
+    assert [line["lpips"] > 0 for line in logged(tmp_path / "f")] == [False, False, True]
+    weights = [load_weights(folder) for folder in (run / "weights", tmp_path / "w")]
+    assert weights[0].sha256 != weights[1].sha256
+    codecs = [S2vcCodec(w, torch.device("cpu")) for w in weights]
+    payloads = [codec.encode_gops([pictures(3, 64, 64)], 40)[0].to_payload() for codec in codecs]
+    assert payloads[0] == payloads[1]
+
+
+def test_an_ablation_is_exported_and_noted(
+    start: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--init", str(start), "--data", str(clips), "--out", str(tmp_path / "a"), "--device", "cpu"]
+    toy = ["intra.batch=1", "intra.size=64", "intra.steps=2", "intra.perceptual_after=9"]
+    command = [*options, "--stages", "intra", "--set", *toy]
+    assert main([*command, "--ablate", "csg,unet", "--export", str(tmp_path / "w")]) == 0
+    weights = load_weights(tmp_path / "w")
+    assert weights.notes["ablate"] == "csg,unet"
+    generator = weights.network.generator
+    assert not generator.unet.leave.weight.any()
+    assert not generator.semantic.steps[4].proj.weight.any()
+    assert generator.unet.pixels.weight.any()
+    assert main([*command, "--ablate", "cgs"]) == 1
+    assert "csg, tcg, unet, temporal-prior" in capsys.readouterr().err
+
+
 def endless(clips: Path, start: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     """The command in a process of its own, with more steps to take than anybody waits for."""
     options = [
