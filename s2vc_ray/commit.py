@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
@@ -19,6 +20,7 @@ from typing import BinaryIO
 from s2vc_model.heap import give_back
 from s2vc_ray.adopted import adopted_gop, expected_frames
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord, write_archive
+from s2vc_ray.avi_index import without_index
 from s2vc_ray.decisions import decisions
 from s2vc_ray.errors import CorruptArchive, LargerThanSource, ObjectExists, ObjectMissing
 from s2vc_ray.fixity import fixity
@@ -248,7 +250,9 @@ def _records(
 def _passthrough(video: PlannedVideo, job: JobContext) -> Iterator[bytes]:
     if job.config.passthrough:
         with open_media(video.source.uri) as media:
-            yield from extract(media, uri=video.source.uri).chunks()
+            hidden = without_index(media) if video.info.index_hidden else nullcontext(media)
+            with hidden as readable:
+                yield from extract(readable, uri=video.source.uri).chunks()
 
 
 def verified(stream: BinaryIO, key: str, gops: GopLog) -> Published:

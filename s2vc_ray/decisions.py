@@ -53,6 +53,8 @@ def decisions(info: VideoInfo, *, deinterlaced: int | None = None) -> tuple[str,
         said.append(f"carried within the pictures and not kept: {', '.join(info.not_kept)}")
     if info.brief > len(info.durations):
         said.append(f"{info.brief} frames that end before the next one begins are shown until then")
+    if info.index_hidden:
+        said.append("read without its index, which does not describe its chunks")
     if info.untimed:
         said.append(f"{info.untimed} frames without a time stamp not coded")
     return tuple(said)

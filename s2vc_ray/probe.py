@@ -8,6 +8,7 @@ not know GOPs or archives.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 from av.container import InputContainer
@@ -15,6 +16,7 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from s2vc_ray.avi_index import index_lies, without_index
 from s2vc_ray.colour import UNSPECIFIED, scaler_matrix
 from s2vc_ray.errors import SourceError
 from s2vc_ray.sample_tables import SeenPacket, table_timeline
@@ -54,8 +56,23 @@ def probe(source: Source, *, uri: str = "", tables: bool = True) -> VideoInfo:
             an alpha channel or of several sizes, a clock that jumps back, or two frames that share a time stamp.
     """
     name = name_of(source, uri)
+    info = _probe(source, name, tables=tables, believed=False)
+    if info is None:
+        with without_index(source) as chunks:
+            info = _probe(chunks, name, tables=tables, believed=True)
+            assert info is not None
+            return replace(info, index_hidden=True)
+    return info
+
+
+def _probe(source: Source, name: str, *, tables: bool, believed: bool) -> VideoInfo | None:
+    """None where the source has an index that lies, unless that is ``believed``."""
     with without_read_ahead(source) as sparse, open_source(sparse, name) as container:
         stream = choose_video(container, name)
+        if not believed:
+            with bytes_of(sparse) as file:
+                if index_lies(container, stream, file):
+                    return None
         first, seen = _first_frame(container, stream, name)
         _refuse_alpha(first.format, stream, name)
         try:
@@ -67,11 +84,11 @@ def probe(source: Source, *, uri: str = "", tables: bool = True) -> VideoInfo:
                 timeline = table_timeline(file, stream, seen)
             if timeline is not None:
                 return _describe(container, stream, first, timeline, name)
-    with open_source(source, uri) as container:
+    with open_source(source, name) as container:
         stream = choose_video(container, name)
         timeline = packet_timeline(container, stream, first, name)
         if timeline is None:
-            with open_source(source, uri) as again:
+            with open_source(source, name) as again:
                 timeline = decoded_timeline(again, choose_video(again, name), first, name)
         return _describe(container, stream, first, timeline, name)
 

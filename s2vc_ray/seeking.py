@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from enum import Enum
 from fractions import Fraction
 from itertools import chain
@@ -19,6 +20,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from s2vc_ray.avi_index import without_index
 from s2vc_ray.errors import SourceError
 from s2vc_ray.seek_points import is_seek_point
 from s2vc_ray.source_io import (
@@ -136,7 +138,15 @@ def _frames(source: Source | Standby, spec: GopSpec, threads: int, way: Way) -> 
         if way in (Way.SEEK, Way.BEFORE):
             standby, opened = source, source.take()
         source = source.source
-    container, stream = opened or _open(source, spec, threads)
+    with without_index(source) if spec.index_hidden else nullcontext(source) as readable:
+        container, stream = opened or _open(readable, spec, threads)
+        yield from _found(container, stream, spec, way, standby)
+
+
+def _found(
+    container: InputContainer, stream: VideoStream, spec: GopSpec, way: Way, standby: Standby | None
+) -> Iterator[Met]:
+    """The frames in an open container, which is closed or handed back behind them."""
     done = False
     try:
         find = _counted if lacks_pts(container, stream) else _timed
@@ -216,6 +226,8 @@ def _counted(
     first = stream.start_time or 0
     seeks = way is Way.SEEK and container.format.name in _SEEKABLE_BY_TICK and spec.seek_pts > first
     if seeks:
+        if spec.index_hidden or (container.format.name == "avi" and not _is_indexed(stream, spec.seek_pts)):
+            raise _Detour(Way.WALK)
         try:
             container.seek(spec.seek_pts, stream=stream)
         except av.FFmpegError:
@@ -228,6 +240,12 @@ def _counted(
         )
     yield begin
     yield from found
+
+
+def _is_indexed(stream: VideoStream, tick: int) -> bool:
+    """Whether an AVI's index reaches that far. Beyond it FFmpeg seeks by reading, and loses count beside sound."""
+    entries = stream.index_entries
+    return len(entries) > 0 and entries[len(entries) - 1].timestamp >= tick
 
 
 def _walk(container: InputContainer, stream: VideoStream, target: int) -> Iterator[VideoPacket] | None:

@@ -56,6 +56,7 @@ class GopSpecs(Sequence[GopSpec]):
             height=info.height,
             trail=info.trail[first:end],
             seek_trail=seek_trail,
+            index_hidden=info.index_hidden,
         )
 
 

@@ -79,7 +79,7 @@ class VideoInfo:
     ``untimed`` how many frames have no time stamp and therefore no place among the others, ``not_kept``
     names what the pictures carry (captions, timecodes) that an archive does not hold. ``brief`` counts the frames
     that the container calls shorter than the time to the next one; ``durations`` are theirs, empty where they are too
-    many to be kept.
+    many to be kept. ``index_hidden``: the index of the AVI lies, and it was read as if there were none.
 
     ``trail`` and ``keyframe_trail`` are what was met on the way to each of ``pts`` and of ``keyframe_pts``
     (`s2vc_ray.trail`); empty where nobody looked.
@@ -107,6 +107,7 @@ class VideoInfo:
     not_kept: tuple[str, ...] = ()
     brief: int = 0
     durations: Durations = ()
+    index_hidden: bool = False
     trail: Sequence[int] = ()
     keyframe_trail: Sequence[int] = ()
 
@@ -122,7 +123,8 @@ class GopSpec:
 
     ``pts`` are the expected frames' time stamps in presentation order; decoding starts at ``seek_pts``, the
     nearest seek point at or before ``pts[0]``. ``first_frame`` counts frames of the video from 0. ``trail`` is what
-    must be met on the way from there to each of ``pts``, ``seek_trail`` what it goes on from; see `VideoInfo`.
+    must be met on the way from there to each of ``pts``, ``seek_trail`` what it goes on from; see `VideoInfo`,
+    for ``index_hidden`` too.
     """
 
     source_uri: str
@@ -136,6 +138,7 @@ class GopSpec:
     height: int
     trail: Sequence[int] = ()
     seek_trail: int = 0
+    index_hidden: bool = False
 
     @property
     def frames(self) -> int:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import av
 
+from s2vc_ray.frame_digests import FrameHasher
+from s2vc_ray.frames import decode_gop
 from s2vc_ray.probe import probe
 from s2vc_ray.rows import STRAYED
-from tests.matrix.case import Case, NotInstalled, Run
+from s2vc_ray.split import split
+from tests.matrix.case import GOP, Case, NotInstalled, Run
 from tests.matrix.facts import shown
 from tests.media import make_clip, open_gop_h264, open_gop_h265, pictures, truncate
 
@@ -83,6 +87,33 @@ def _index_off(folder: Path) -> Path:
     return path
 
 
+def _rewritten_index(source: Path, path: Path, change: Callable[[list[bytes]], list[bytes]]) -> Path:
+    """An AVI with other entries, of which there are as many."""
+    data = source.read_bytes()
+    at = data.index(b"idx1") + 8
+    end = at + int.from_bytes(data[at - 4 : at], "little")
+    entries = [data[entry : entry + 16] for entry in range(at, end, 16)]
+    path.write_bytes(data[:at] + b"".join(change(entries)) + data[end:])
+    return path
+
+
+def _index_short(folder: Path) -> Path:
+    """Without the entry of the third chunk, so that all behind it are taken for the one before."""
+    plain = make_clip(folder / "whole.avi", codec="mjpeg", pix_fmt="yuvj420p", frames=37)
+    none = b"none" + bytes(12)
+    return _rewritten_index(plain, folder / "short.avi", lambda all_: [*all_[:2], *all_[3:], none])
+
+
+def _index_turned(folder: Path) -> Path:
+    """Each entry names the place of the next: pictures where there is sound."""
+    plain = make_clip(folder / "whole.avi", codec="mpeg2video", b_frames=2, frames=37, audio="pcm_s16le")
+    return _rewritten_index(
+        plain,
+        folder / "turned.avi",
+        lambda all_: [a[:8] + b[8:] for a, b in pairwise([*all_, all_[-1]])],
+    )
+
+
 def _false_sync_samples(folder: Path) -> Path:
     """The table of sync samples names each keyframe's neighbour, but for the first."""
     data = bytearray(
@@ -116,6 +147,21 @@ def _false_keyframes(name: str, codec: str, **options: Any) -> Callable[[Path], 
         return path
 
     return make
+
+
+def _unindexed(source: Path, run: Run) -> str:
+    """Every frame that the file holds by its header, and word of how they were found."""
+    header = run.reader.header
+    (said,) = header.decisions
+    assert said in run.rows[0]["source_notes"]
+    gops = [decode_gop(source, spec) for spec in split(probe(source), source_uri="", video_id="", gop=GOP)]
+    assert not any(gop.strayed for gop in gops)
+    digest = FrameHasher()
+    with av.open(str(source.with_name("whole.avi"))) as file:
+        wanted = [digest(frame) for frame in file.decode(video=0)]
+    assert [one for gop in gops for one in gop.digests] == wanted
+    assert (run.result.status, run.result.frames) == ("ok", len(wanted)), run.result.error
+    return f"{len(wanted)} frames in order ({header.source_codec} in {header.source_container}); says: {said}"
 
 
 def _astray(source: Path, run: Run) -> str:
@@ -225,7 +271,14 @@ CASES = (
     Case("mkv whose cues all point to its end", "all frames", _lying_cues, _all),
     Case("avi without an index", "all frames", _avi_without_index, _no_index),
     Case("avi whose index is cut in half", "all frames", _half_an_index, _counted),
-    Case("avi whose index points beside its chunks", "all frames, and word of it", _index_off, _astray),
+    Case("avi whose index points beside its chunks", "all frames, and word of it", _index_off, _unindexed),
+    Case("avi whose index lacks one of its entries", "all frames, and word of it", _index_short, _astray),
+    Case(
+        "avi whose index names the wrong chunks, sound between them",
+        "all frames, and word of it",
+        _index_turned,
+        _unindexed,
+    ),
     Case("mp4 whose table of keyframes is off by one", "all frames", _false_sync_samples, _all),
     Case(
         "mkv whose packets all claim to be keyframes, H.264",

@@ -27,7 +27,7 @@ TIMELESS = ("avi", "h264", "hevc", "mpegvideo", "mjpeg", "dv")
 
 LED_ASTRAY = (
     "mp4 edit list that shows the end before the beginning",
-    "avi whose index points beside its chunks",
+    "avi whose index lacks one of its entries",
     "flv whose packets all claim to be keyframes, Sorenson H.263",
 )
 """Sources in which a seek does lead elsewhere."""
@@ -68,7 +68,9 @@ def test_gops_hold_what_a_plain_decode_shows(case: Case, source_of: Callable[[Ca
     if "size changes" in case.name:
         return
     by_count = info.container in TIMELESS or (info.container, info.codec) == ("mxf", "h264")
-    wanted = [frame for frame in straight(source, info.stream_index) if frame[0] is not None or by_count]
+    # What FFmpeg shows of a source whose index lies may be noise.
+    plain = source.with_name("whole.avi") if info.index_hidden else source
+    wanted = [frame for frame in straight(plain, info.stream_index) if frame[0] is not None or by_count]
     for each in (specs, uneven):
         found: Frames = []
         for spec in each:

@@ -38,9 +38,9 @@ def specs_of(path: Path) -> list[GopSpec]:
     return list(split(probe(path), source_uri=str(path), video_id="v", gop=GOP))
 
 
-def by_gops(path: Path) -> tuple[list[str], int]:
-    """Digests of all frames, and how many GOPs were not where the source says."""
-    gops = [decode_gop(path, spec) for spec in specs_of(path)]
+def by_gops(path: Path, **changes: Any) -> tuple[list[str], int]:
+    """Digests of all frames, and how many GOPs were not where the source says; by specs with ``changes``."""
+    gops = [decode_gop(path, replace(spec, **changes)) for spec in specs_of(path)]
     assert sum(gop.missing for gop in gops) == 0
     return [one.md5 for gop in gops for one in gop.digests], sum(gop.strayed for gop in gops)
 
@@ -87,11 +87,25 @@ def test_an_avi_index_that_lies(
     else:
         rotate_index(clip)
     assert plain(clip) == whole, "whoever does not seek never sees the index"
+    assert probe(clip).index_hidden == bool(by)
+    assert by_gops(clip) == (whole, 0 if by else 5), "each chunk says itself what it is"
     with caplog.at_level(logging.WARNING, "s2vc_ray.seeking"):
-        found, strayed = by_gops(clip)
+        found, strayed = by_gops(clip, index_hidden=False)
     assert found == whole
     assert strayed >= 3
     assert "behind its seek point; it is read from the source's beginning" in caplog.text
+
+
+@pytest.mark.parametrize("audio", [None, "pcm_s16le"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_an_avi_whose_index_ends_early_or_is_not_there(
+    tmp_path: Path, audio: str | None, share: float
+) -> None:
+    clip = make_clip(tmp_path / "a.avi", codec="mpeg4", audio=audio, frames=37, b_frames=0)
+    whole, data = plain(clip), clip.read_bytes()
+    at = data.index(b"idx1")
+    clip.write_bytes(data[: at + int(share * (len(data) - at))])
+    assert by_gops(clip) == (whole, 0)
 
 
 def test_without_its_trail_nothing_is_noticed(tmp_path: Path) -> None:
@@ -99,7 +113,7 @@ def test_without_its_trail_nothing_is_noticed(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "a.avi", codec="mpeg4", frames=37, b_frames=0)
     whole = plain(clip)
     shift_index(clip, 4)
-    gops = [decode_gop(clip, replace(spec, trail=())) for spec in specs_of(clip)]
+    gops = [decode_gop(clip, replace(spec, trail=(), index_hidden=False)) for spec in specs_of(clip)]
     found = [one.md5 for gop in gops for one in gop.digests]
     assert sum(a != b for a, b in zip(found, whole, strict=True)) == 22
     assert not any(gop.strayed or gop.missing or gop.corrupt for gop in gops)
