@@ -223,11 +223,9 @@ def _counted(
     if way in (Way.START, Way.BEFORE):
         yield from frames_from_tick(container, stream, None, from_start=True)
         return
-    first = stream.start_time or 0
-    seeks = way is Way.SEEK and container.format.name in _SEEKABLE_BY_TICK and spec.seek_pts > first
+    indexed = container.format.name in _SEEKABLE_BY_TICK and not spec.index_hidden
+    seeks = way is Way.SEEK and indexed and spec.seek_pts > (stream.start_time or 0)
     if seeks:
-        if spec.index_hidden or (container.format.name == "avi" and not _is_indexed(stream, spec.seek_pts)):
-            raise _Detour(Way.WALK)
         try:
             container.seek(spec.seek_pts, stream=stream)
         except av.FFmpegError:
@@ -240,12 +238,6 @@ def _counted(
         )
     yield begin
     yield from found
-
-
-def _is_indexed(stream: VideoStream, tick: int) -> bool:
-    """Whether an AVI's index reaches that far. Beyond it FFmpeg seeks by reading, and loses count beside sound."""
-    entries = stream.index_entries
-    return len(entries) > 0 and entries[len(entries) - 1].timestamp >= tick
 
 
 def _walk(container: InputContainer, stream: VideoStream, target: int) -> Iterator[VideoPacket] | None:

@@ -73,11 +73,15 @@ def test_gops_hold_what_a_plain_decode_shows(case: Case, source_of: Callable[[Ca
     wanted = [frame for frame in straight(plain, info.stream_index) if frame[0] is not None or by_count]
     for each in (specs, uneven):
         found: Frames = []
+        strayed = 0
         for spec in each:
             gop = decode_gop(source, spec)
-            assert not gop.strayed or case.name in LED_ASTRAY, "taken for a source whose index lies"
+            strayed += gop.strayed
             found += zip(gop.pts, (one.md5 for one in gop.digests), strict=True)
             assert len(list(read_gop(source, spec))) == spec.frames, "the seek point was not early enough"
+        assert not strayed or (case.name in LED_ASTRAY and strayed < len(each)), (
+            "taken for one whose index lies"
+        )
         if by_count:
             assert [pts for pts, _ in found] == list(info.pts)
             assert [md5 for _, md5 in found] == [md5 for _, md5 in wanted]
