@@ -18,7 +18,6 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from s2vc_model.bitstream import MAX_SIDE, EncodedGop
@@ -30,6 +29,7 @@ from s2vc_model.latents import Block, DecodedLatents, decode_frame, encode_frame
 from s2vc_model.memory import free_bytes, gops_that_fit
 from s2vc_model.motion import block_motion, luma
 from s2vc_model.picture_scale import COARSER, coded_size
+from s2vc_model.pictures import padded, padded_side, resized, sharpened
 from s2vc_model.prior import Prior
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
 from s2vc_model.transforms import InterTransform, IntraTransform
@@ -38,8 +38,6 @@ from s2vc_model.weight_files import LoadedWeights, load_weights
 Frames = npt.NDArray[np.uint8]
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
-GRID = 32
-"""Frames are padded to multiples of this many pixels, by repeating their edges."""
 _LOCKSTEP = 4
 """GOPs of a batch on a GPU that fill it."""
 
@@ -84,7 +82,7 @@ class S2vcCodec:
         if not self.lockstep:
             return sys.maxsize
         rows, cols = coded_size(height, width, self._scales.halves(height, width))
-        pixels, itemsize = _padded(rows) * _padded(cols), 2 if self._half else 4
+        pixels, itemsize = padded_side(rows) * padded_side(cols), 2 if self._half else 4
         free = free_bytes(self.device)
         return gops_that_fit(self._net.config.generator, stage, pixels, free, itemsize)
 
@@ -220,7 +218,7 @@ class S2vcCodec:
     def _latents(self, gops: Sequence[EncodedGop]) -> Iterator[DecodedLatents]:
         """Read GOPs of one coded size, longest first, in lockstep: by frame index, of those that have not ended."""
         height, width = gops[0].coded_size
-        rows, cols = _padded(height) // 16, _padded(width) // 16
+        rows, cols = padded_side(height) // 16, padded_side(width) // 16
         work = [_Reading(gop) for gop in gops]
         carried: Tensor | None = None
         for t in range(gops[0].frames):
@@ -257,13 +255,13 @@ class S2vcCodec:
     def _upload(self, frames: list[Frames], halves: int) -> Tensor:
         batch = torch.from_numpy(np.stack(frames)).to(self.device).permute(0, 3, 1, 2)
         h, w = coded_size(batch.shape[2], batch.shape[3], halves)
-        x = _resized(batch.float() / 127.5 - 1, h, w)
-        x = F.pad(x, (0, _padded(w) - w, 0, _padded(h) - h), mode="replicate")
+        x = padded(resized(batch.float() / 127.5 - 1, h, w))
         return x.contiguous(memory_format=torch.channels_last)
 
     def _download(self, picture: Tensor, gop: EncodedGop) -> Frames:
         h, w = gop.coded_size
-        x = _resized(picture[:, :, :h, :w].float(), gop.height, gop.width)
+        x = sharpened(picture[:, :, :h, :w].float(), self._net.config.sharpen)
+        x = resized(x, gop.height, gop.width)
         pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         frames: Frames = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return frames
@@ -339,20 +337,6 @@ def load_model(model: str | Path = "small", device: str = "auto") -> S2vcCodec:
 def _cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _resized(pictures: Tensor, height: int, width: int) -> Tensor:
-    """(B, 3, H, W) float to (B, 3, height, width): bicubic, and not smoothed where it shrinks.
-
-    Decoded pictures have no detail to alias: smoothed, they are measurably worse (LPIPS +10 % and more).
-    """
-    if pictures.shape[2:] == (height, width):
-        return pictures
-    return F.interpolate(pictures, (height, width), mode="bicubic", align_corners=False)
-
-
-def _padded(side: int) -> int:
-    return -(-side // GRID) * GRID
 
 
 def _check_sizes(gops: Sequence[EncodedGop]) -> None:

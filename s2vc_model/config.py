@@ -46,6 +46,9 @@ class CodecConfig:
     """Depth and VAE widths of the ``sd`` generator: ``full`` (Stable Diffusion's) or ``tiny`` (for tests)."""
     lora_rank: int = 0
     """Rank of the ``sd`` U-Net's two adapters, for intra and for inter frames; 0: none, all of the U-Net is trained."""
+    sharpen: float = 0.0
+    """How much decoded pictures are sharpened before anybody sees them (`pictures.sharpened`); frames to come do not
+    build on it."""
 
     def __post_init__(self) -> None:
         if self.latent % 2:
@@ -58,6 +61,8 @@ class CodecConfig:
             raise ValueError(f"sd_scale must be 'full' or 'tiny', got {self.sd_scale!r}")
         if self.lora_rank < 0 or (self.lora_rank and self.generator != "sd"):
             raise ValueError(f"lora_rank must be 0 or, for the 'sd' generator, more; got {self.lora_rank}")
+        if not 0 <= self.sharpen <= 2:
+            raise ValueError(f"sharpen must be 0..2, got {self.sharpen}")
         if self.quality_knots < 2:
             raise ValueError("quality_knots must be at least 2")
 
