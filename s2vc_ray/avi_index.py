@@ -39,7 +39,7 @@ def index_lies(container: InputContainer, stream: VideoStream, file: BinaryIO) -
         return False
     name, at = b"%02d" % stream.index, file.tell()
     table = [(entry.pos, entry.size) for entry in stream.index_entries]
-    if any(later < earlier for (earlier, _), (later, _) in pairwise(table)):
+    if table[0][0] < 0 or any(later < earlier for (earlier, _), (later, _) in pairwise(table)):
         return True
     try:
         end = file.seek(0, os.SEEK_END)

@@ -75,7 +75,7 @@ def count_frames(
     count = len(trail)
     step = frame_step(stream)
     while len(ticks) < count:
-        ticks.append(ticks[-1] + step)
+        ticks.append(ticks[-1] + step if ticks else 0)
     # The first frame is a seek point whatever its picture: there decoding begins with the first packet.
     seekable = dict.fromkeys(ticks[: min(1, count)], UNKNOWN)
     for k, packet in key_frames:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import random
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -57,6 +59,13 @@ def test_entries_in_another_order_lie(tmp_path: Path) -> None:
     clip.write_bytes(data)
     assert lies(clip)
     assert film(clip) == whole
+
+
+def test_a_place_before_the_file_is_a_lie() -> None:
+    entries = [SimpleNamespace(pos=place, size=5) for place in (-20, 40)]
+    container: Any = SimpleNamespace(format=SimpleNamespace(name="avi"))
+    stream: Any = SimpleNamespace(index=0, index_entries=entries)
+    assert index_lies(container, stream, io.BytesIO(bytes(100)))
 
 
 @pytest.mark.parametrize("whole_file", [True, False])
