@@ -22,7 +22,7 @@ from tests.fuzz.originals import lay_out
 from tests.fuzz.run import Found, Plan
 from tests.fuzz.source_case import SourceCases
 
-ONCE_FAILED = [(7, 888)]
+ONCE_FAILED = [(7, 888), (21, 2816), (21, 3436)]
 """Seeds and numbers of sources that readers have failed on; with another FFmpeg they may be other bytes."""
 
 
