@@ -20,6 +20,7 @@ from s2vc_ray.avi_index import index_lies, without_index
 from s2vc_ray.colour import UNSPECIFIED, scaler_matrix
 from s2vc_ray.errors import SourceError
 from s2vc_ray.sample_tables import SeenPacket, table_timeline
+from s2vc_ray.seek_points import encoder_note
 from s2vc_ray.side_data import content_light, display_matrix, mastering_display, not_kept, rotation
 from s2vc_ray.source_io import (
     Source,
@@ -73,7 +74,7 @@ def _probe(source: Source, name: str, *, tables: bool, believed: bool) -> VideoI
             with bytes_of(sparse) as file:
                 if index_lies(container, stream, file):
                     return None
-        first, seen = _first_frame(container, stream, name)
+        first, seen, note = _first_frame(container, stream, name)
         _refuse_alpha(first.format, stream, name)
         try:
             scaler_matrix(first.colorspace, first.width, first.height)
@@ -83,30 +84,34 @@ def _probe(source: Source, name: str, *, tables: bool, believed: bool) -> VideoI
             with bytes_of(sparse) as file:
                 timeline = table_timeline(file, stream, seen)
             if timeline is not None:
-                return _describe(container, stream, first, timeline, name)
+                return replace(_describe(container, stream, first, timeline, name), encoder_note=note)
     with open_source(source, name) as container:
         stream = choose_video(container, name)
         timeline = packet_timeline(container, stream, first, name)
         if timeline is None:
             with open_source(source, name) as again:
                 timeline = decoded_timeline(again, choose_video(again, name), first, name)
-        return _describe(container, stream, first, timeline, name)
+        return replace(_describe(container, stream, first, timeline, name), encoder_note=note)
 
 
 def _first_frame(
     container: InputContainer, stream: VideoStream, name: str
-) -> tuple[VideoFrame, list[SeenPacket]]:
-    """The first frame that decodes, and the packets up to the one it came out with."""
+) -> tuple[VideoFrame, list[SeenPacket], bytes]:
+    """The first frame that decodes, the packets up to the one it came out with, and the first one's `encoder_note`."""
     stream.thread_count = 1
+    codec, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata or b""
     seen: list[SeenPacket] = []
+    note = b""
     for packet in packets_of(container, stream):
+        if not seen:
+            note = encoder_note(codec, bytes(packet), extradata)
         seen.append(SeenPacket.of(packet))
         frames, _ = decode_packet(stream, packet)
         if frames:
-            return frames[0], seen
+            return frames[0], seen, note
     frames, _ = decode_packet(stream, None)
     if frames:
-        return frames[0], seen
+        return frames[0], seen, note
     if not seen:
         raise SourceError(f"{name}: zero frames; the video stream holds no packets")
     raise SourceError(f"{name}: none of the {len(seen)} packets of the video stream decodes")

@@ -7,6 +7,7 @@ that refresh their picture bit by bit (ITU-T H.264, D.2.8) are no seek points. I
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from av.video.stream import VideoStream
 
 _IDR, _SEI = 5, 6
 _RECOVERY_POINT = 6
+_X264 = re.compile(rb"x264 - core (\d{1,6})\b")
+_X264_IS_RIGHT = 151
 _H265_VCL = range(32)
 _H265_RANDOM_ACCESS = range(16, 22)
 _HVCC_LENGTHS = 21
@@ -56,6 +59,20 @@ def h264_units(data: bytes, extradata: bytes) -> Iterator[tuple[int, bytes]]:
     boxed = extradata[:1] == b"\x01" and len(extradata) > 4
     for unit in nal_units(data, (extradata[4] & 3) + 1 if boxed else 0):
         yield unit[0] & 31, unit[1:]
+
+
+def encoder_note(codec: str, data: bytes, extradata: bytes) -> bytes:
+    """What the first packet ``data`` of a stream tells its decoder for ever after, as a packet; mostly nothing.
+
+    x264 names itself in its first packet alone. Before build 151 it predicted lossless pictures wrongly, and FFmpeg's
+    decoder does so too where it has seen that name: from any other packet on it shows wrong pictures without a word.
+    """
+    if codec != "h264" or (named := _X264.search(data)) is None or int(named[1]) >= _X264_IS_RIGHT:
+        return b""
+    boxed = extradata[:1] == b"\x01" and len(extradata) > 4
+    length = (extradata[4] & 3) + 1 if boxed else 0
+    notes = (unit for unit in nal_units(data, length) if unit[0] & 31 == _SEI)
+    return b"".join((len(unit).to_bytes(length, "big") if boxed else b"\0\0\1") + unit for unit in notes)
 
 
 def _h265(data: bytes, extradata: bytes) -> bool:

@@ -14,9 +14,11 @@ from contextlib import nullcontext
 from enum import Enum
 from fractions import Fraction
 from itertools import chain
+from typing import cast
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -140,6 +142,8 @@ def _frames(source: Source | Standby, spec: GopSpec, threads: int, way: Way) -> 
         source = source.source
     with without_index(source) if spec.index_hidden else nullcontext(source) as readable:
         container, stream = opened or _open(readable, spec, threads)
+        if spec.encoder_note:
+            decode_packet(stream, cast("VideoPacket", Packet(spec.encoder_note)))
         yield from _found(container, stream, spec, way, standby)
 
 

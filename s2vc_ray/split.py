@@ -57,6 +57,7 @@ class GopSpecs(Sequence[GopSpec]):
             trail=info.trail[first:end],
             seek_trail=seek_trail,
             index_hidden=info.index_hidden,
+            encoder_note=info.encoder_note,
         )
 
 

@@ -80,6 +80,7 @@ class VideoInfo:
     names what the pictures carry (captions, timecodes) that an archive does not hold. ``brief`` counts the frames
     that the container calls shorter than the time to the next one; ``durations`` are theirs, empty where they are too
     many to be kept. ``index_hidden``: the index of the AVI lies, and it was read as if there were none.
+    ``encoder_note`` is a packet for decoders that begin elsewhere than at the beginning; see `s2vc_ray.seek_points`.
 
     ``trail`` and ``keyframe_trail`` are what was met on the way to each of ``pts`` and of ``keyframe_pts``
     (`s2vc_ray.trail`); empty where nobody looked.
@@ -108,6 +109,7 @@ class VideoInfo:
     brief: int = 0
     durations: Durations = ()
     index_hidden: bool = False
+    encoder_note: bytes = b""
     trail: Sequence[int] = ()
     keyframe_trail: Sequence[int] = ()
 
@@ -124,7 +126,7 @@ class GopSpec:
     ``pts`` are the expected frames' time stamps in presentation order; decoding starts at ``seek_pts``, the
     nearest seek point at or before ``pts[0]``. ``first_frame`` counts frames of the video from 0. ``trail`` is what
     must be met on the way from there to each of ``pts``, ``seek_trail`` what it goes on from; see `VideoInfo`,
-    for ``index_hidden`` too.
+    for ``index_hidden`` and ``encoder_note`` too.
     """
 
     source_uri: str
@@ -139,6 +141,7 @@ class GopSpec:
     trail: Sequence[int] = ()
     seek_trail: int = 0
     index_hidden: bool = False
+    encoder_note: bytes = b""
 
     @property
     def frames(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, files
 from itertools import pairwise
@@ -56,6 +57,14 @@ def _no_index(source: Path, run: Run) -> str:
 def _avi_without_index(folder: Path) -> Path:
     path = make_clip(folder / "plain.avi", codec="mpeg4", b_frames=0, frames=30)
     path.write_bytes(path.read_bytes().replace(b"idx1", b"JUNK").replace(b"indx", b"JUNK"))
+    return path
+
+
+def _old_x264(folder: Path) -> Path:
+    """Its name is in its first packet alone."""
+    options = {"x264-params": "qp=0:scenecut=0"}
+    path = make_clip(folder / "a.mkv", frames=37, b_frames=2, options=options)
+    path.write_bytes(re.sub(rb"x264 - core \d{3}", b"x264 - core 148", path.read_bytes()))
     return path
 
 
@@ -261,6 +270,7 @@ CASES = (
         _clip("refresh.mp4", frames=40, options={"x264-params": "intra-refresh=1:keyint=12"}),
         _no_keys,
     ),
+    Case("lossless H.264 by an x264 of 2016, whose faults decoders must know", "all frames", _old_x264, _all),
     Case("ts that begins between keyframes", "the frames that decode", _mid_gop, _from_first_key),
     Case(
         "mkv without cues",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,23 @@ def test_keyframes_that_are_none(
     assert by_gops(clip) == (whole, 0)
     sync_samples(clip, all_of_them=all_of_them)
     assert by_gops(clip)[0] == whole
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".264", ".avi"])
+def test_what_the_first_packet_says_of_the_encoder_holds_for_all(tmp_path: Path, suffix: str) -> None:
+    """Lossless H.264 of an old x264, whose fault FFmpeg's decoder repeats once it knows the name."""
+    options = {"x264-params": "qp=0:scenecut=0"}
+    clip = make_clip(tmp_path / f"a{suffix}", frames=37, b_frames=2, options=options)
+    assert probe(clip).encoder_note == b""
+    whole, build = plain(clip), re.search(rb"x264 - core (\d+)", clip.read_bytes())
+    assert by_gops(clip) == (whole, 0)
+    assert build is not None
+    clip.write_bytes(clip.read_bytes().replace(build[0], b"x264 - core 140"))
+    assert plain(clip) != whole
+    assert by_gops(clip) == (plain(clip), 0)
+    threaded = [decode_gop(clip, spec, threads=3) for spec in specs_of(clip)]
+    assert [one.md5 for gop in threaded for one in gop.digests] == plain(clip)
+    assert by_gops(clip, encoder_note=b"")[0] != plain(clip)
 
 
 INDEXES = {
