@@ -8,9 +8,8 @@ Payload layout (little-endian; ``varint`` is unsigned LEB128)::
     u16 width | u16 height | u8 q, scale | varint frames | varint len(intra) | u32 symbol_crc
     frames x u8 check | intra bytes | inter bytes (to the end)
 
-The lower six bits of the fifth byte are ``q``, the upper two how much larger than they are the pictures were coded: 0
-not at all, 1 one and a half times, 2 twice, 3 two and a half times. The model's own quality index is ``q`` less 0, 13,
-21 or 27.
+The lower six bits of the fifth byte are ``q``, the upper two the scale, a place in `picture_scale.SCALES`: how much
+larger than they are the pictures were coded, and how much lower than ``q`` the model's own quality index is.
 
 ``check`` of frame t is the low byte of the CRC-32C of the scale, a byte unless it is 0, and the digests of all frames
 up to and including t (see `s2vc_model.latents.digests`: every integer decoded, means included); ``symbol_crc`` is the
@@ -24,7 +23,7 @@ import struct
 from dataclasses import dataclass
 
 from s2vc_model.errors import BitstreamError
-from s2vc_model.picture_scale import AS_IT_IS, COARSER, coded_size
+from s2vc_model.picture_scale import SCALES, coded_size
 
 MAX_SIDE = 65535
 MAX_FRAMES = 1 << 16
@@ -43,7 +42,7 @@ class EncodedGop:
         inter: rANS stream of all later frames; empty when ``frames == 1``.
         checks: one rolling checksum byte per frame.
         symbol_crc: CRC-32C of all frame digests of the GOP.
-        halves: scale that the pictures were coded at, in halves: 2 (as they are) .. 5. See `picture_scale`.
+        scale: place in `SCALES` of the size that the pictures were coded at; 0 is their own.
     """
 
     width: int
@@ -54,17 +53,17 @@ class EncodedGop:
     inter: bytes
     checks: bytes
     symbol_crc: int
-    halves: int = AS_IT_IS
+    scale: int = 0
 
     @property
     def quantiser(self) -> int:
         """Index, 0..63, of the model's quality that the GOP is coded with."""
-        return self.q - COARSER[self.halves]
+        return self.q - SCALES[self.scale].coarser
 
     @property
     def coded_size(self) -> tuple[int, int]:
         """Height and width that the pictures were coded at, before padding."""
-        return coded_size(self.height, self.width, self.halves)
+        return coded_size(self.height, self.width, self.scale)
 
     @property
     def bits_p(self) -> int:
@@ -80,7 +79,7 @@ class EncodedGop:
         """Serialise to the layout in the module docstring."""
         return b"".join(
             (
-                _HEAD.pack(self.width, self.height, self.halves - AS_IT_IS << 6 | self.q),
+                _HEAD.pack(self.width, self.height, self.scale << 6 | self.q),
                 _varint(self.frames),
                 _varint(len(self.intra)),
                 struct.pack("<I", self.symbol_crc),
@@ -100,12 +99,12 @@ class EncodedGop:
         if len(payload) < _HEAD.size:
             raise BitstreamError(f"GOP payload of {len(payload)} bytes is shorter than its header")
         width, height, packed = _HEAD.unpack_from(payload)
-        q, halves = packed & 63, AS_IT_IS + (packed >> 6)
+        q, scale = packed & 63, packed >> 6
         frames, at = _read_varint(payload, _HEAD.size)
         intra_len, at = _read_varint(payload, at)
-        if not (width and height and 1 <= frames <= MAX_FRAMES and q >= COARSER[halves]):
+        if not (width and height and 1 <= frames <= MAX_FRAMES and q >= SCALES[scale].coarser):
             raise BitstreamError(
-                f"implausible GOP header: {width}x{height}, {frames} frames, q {q} at {halves / 2:g} times the size"
+                f"implausible GOP header: {width}x{height}, {frames} frames, q {q} at scale {scale}"
             )
         body = at + 4 + frames
         if body + intra_len > len(payload):
@@ -120,7 +119,7 @@ class EncodedGop:
             inter=payload[body + intra_len :],
             checks=payload[at + 4 : body],
             symbol_crc=crc,
-            halves=halves,
+            scale=scale,
         )
 
 

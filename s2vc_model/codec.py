@@ -28,7 +28,7 @@ from s2vc_model.heap import give_back
 from s2vc_model.latents import Block, DecodedLatents, decode_frame, encode_frame
 from s2vc_model.memory import free_bytes, gops_that_fit
 from s2vc_model.motion import block_motion, luma
-from s2vc_model.picture_scale import COARSER, coded_size
+from s2vc_model.picture_scale import SCALES, coded_size
 from s2vc_model.pictures import padded, padded_side, resized, sharpened
 from s2vc_model.prior import Prior
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
@@ -81,7 +81,7 @@ class S2vcCodec:
         """
         if not self.lockstep:
             return sys.maxsize
-        rows, cols = coded_size(height, width, self._scales.halves(height, width))
+        rows, cols = coded_size(height, width, self._scales.scale(height, width))
         pixels, itemsize = padded_side(rows) * padded_side(cols), 2 if self._half else 4
         free = free_bytes(self.device)
         return gops_that_fit(self._net.config.generator, stage, pixels, free, itemsize)
@@ -99,7 +99,7 @@ class S2vcCodec:
         qualities = [q] * len(gops) if isinstance(q, int) else list(q)
         _check_frames(gops, qualities)
         height, width = gops[0].shape[1:3]
-        scales = [self._scales.halves(height, width, own) for own in qualities]
+        scales = [self._scales.scale(height, width, own) for own in qualities]
         work = [_Writing(*each) for each in zip(gops, qualities, scales, strict=True)]
         self._each(lambda group: self._encode([work[i] for i in group]), self._together(scales))
         if not self.lockstep:
@@ -114,7 +114,7 @@ class S2vcCodec:
         before: Tensor | None = None
         for t in range(len(work[0].frames)):
             live = sum(len(w.frames) > t for w in work)
-            x = self._upload([w.frames[t] for w in work[:live]], work[0].halves)
+            x = self._upload([w.frames[t] for w in work[:live]], work[0].scale)
             quality = torch.tensor([w.quantiser for w in work[:live]], device=self.device)
             light = luma(x)
             with self._autocast():
@@ -154,7 +154,7 @@ class S2vcCodec:
         A lone GOP on a CPU has all of torch's threads.
         """
         _check_sizes(gops)
-        decoders = [self._decode(gops, group) for group in self._together([gop.halves for gop in gops])]
+        decoders = [self._decode(gops, group) for group in self._together([gop.scale for gop in gops])]
         if len(decoders) == 1:
             yield from decoders[0]
         else:
@@ -173,7 +173,7 @@ class S2vcCodec:
             BitstreamError, SymbolMismatch: the bytes are damaged or were written with other weights.
         """
         _check_sizes(gops)
-        groups = self._together([gop.halves for gop in gops])
+        groups = self._together([gop.scale for gop in gops])
         self._each(lambda group: self._read_through([gops[i] for i in group]), groups)
         if not self.lockstep:
             give_back()
@@ -187,7 +187,7 @@ class S2vcCodec:
         """Numbers of the GOPs, of these scales, that are coded as one batch: those of one scale, or each by itself."""
         if not self.lockstep:
             return [[i] for i in range(len(scales))]
-        return [[i for i, own in enumerate(scales) if own == halves] for halves in sorted(set(scales))]
+        return [[i for i, own in enumerate(scales) if own == scale] for scale in sorted(set(scales))]
 
     def _in_step(self, decoders: Sequence[Iterator[dict[int, Frames]]]) -> Iterator[dict[int, Frames]]:
         """What decoders find at each frame index."""
@@ -252,9 +252,9 @@ class S2vcCodec:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._half)
 
-    def _upload(self, frames: list[Frames], halves: int) -> Tensor:
+    def _upload(self, frames: list[Frames], scale: int) -> Tensor:
         batch = torch.from_numpy(np.stack(frames)).to(self.device).permute(0, 3, 1, 2)
-        h, w = coded_size(batch.shape[2], batch.shape[3], halves)
+        h, w = coded_size(batch.shape[2], batch.shape[3], scale)
         x = padded(resized(batch.float() / 127.5 - 1, h, w))
         return x.contiguous(memory_format=torch.channels_last)
 
@@ -270,11 +270,11 @@ class S2vcCodec:
 class _Writing:
     """One GOP being written."""
 
-    def __init__(self, frames: Frames, q: int, halves: int) -> None:
-        self.frames, self.q, self.halves = frames, q, halves
-        self.quantiser = q - COARSER[halves]
+    def __init__(self, frames: Frames, q: int, scale: int) -> None:
+        self.frames, self.q, self.scale = frames, q, scale
+        self.quantiser = q - SCALES[scale].coarser
         self._intra, self._inter = StreamWriter(), StreamWriter()
-        self._sum, self._checks = Checksum(halves), bytearray()
+        self._sum, self._checks = Checksum(scale), bytearray()
 
     def add(self, t: int, blocks: list[Block], digest: int, coder: Coder) -> None:
         stream = self._inter if t else self._intra
@@ -287,7 +287,7 @@ class _Writing:
         frames, height, width, _ = self.frames.shape
         intra, inter = self._intra.finish(), self._inter.finish()
         checks = bytes(self._checks)
-        return EncodedGop(width, height, frames, self.q, intra, inter, checks, self._sum.value, self.halves)
+        return EncodedGop(width, height, frames, self.q, intra, inter, checks, self._sum.value, self.scale)
 
 
 class _Reading:
@@ -297,7 +297,7 @@ class _Reading:
         self.gop = gop
         self._intra = StreamReader(gop.intra)
         self._inter = StreamReader(gop.inter)
-        self._sum = Checksum(gop.halves)
+        self._sum = Checksum(gop.scale)
 
     def stream(self, t: int) -> StreamReader:
         return self._inter if t else self._intra

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from s2vc_model.errors import BitstreamError
-from s2vc_model.picture_scale import AS_IT_IS
 from s2vc_model.prior import RESIDUAL_MAX
 from s2vc_model.tables import PRECISION, CdfTables
 
@@ -152,9 +151,8 @@ class StreamReader:
 class Checksum:
     """Rolling CRC-32C of a GOP's scale, where its pictures were enlarged, and its frame digests."""
 
-    def __init__(self, halves: int) -> None:
-        scale = bytes([halves - AS_IT_IS])
-        self.value = google_crc32c.value(scale) if any(scale) else 0
+    def __init__(self, scale: int) -> None:
+        self.value = google_crc32c.value(bytes([scale])) if scale else 0
 
     def add(self, digest: int) -> None:
         """Fold one frame's 32-bit digest in, little-endian."""

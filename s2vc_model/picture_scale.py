@@ -14,11 +14,24 @@ from typing import Any
 
 from s2vc_model.config import QUALITIES
 
-AS_IT_IS = 2
-"""Scales are counted in halves: 2 is a picture's own size, 3 one and a half times, 4 twice, 5 two and a half."""
-COARSER = {AS_IT_IS: 0, 3: 13, 4: 21, 5: 27}
-"""By scale: how many quantisers below its quality index a GOP is coded with, so that an index costs about as many bytes
-at every scale. Part of the format."""
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """One way to code pictures.
+
+    Attributes:
+        halves: how large, in halves of their size.
+        coarser: how many quantisers below its quality index a GOP is coded with.
+    """
+
+    halves: int
+    coarser: int
+
+
+SCALES = (Scale(2, 0), Scale(3, 11), Scale(4, 19), Scale(3, 14))
+"""Part of the format: payloads have a place in this table. Quantisers are so much coarser that an index costs about as
+many bytes, and never fewer, where a scale takes over from the one before: the second at low qualities of small
+pictures, the third at their high ones, the fourth at high qualities of larger pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +41,22 @@ class Enlarging:
     Attributes:
         lines: longest shorter side, in pixels.
         quality: least quality index, one that has quantisers so much coarser.
-        halves: the scale.
+        scale: place in `SCALES`.
     """
 
     lines: int
     quality: int
-    halves: int
+    scale: int
 
     def __post_init__(self) -> None:
-        least = COARSER.get(self.halves, 0)
-        if not least or not least <= self.quality < QUALITIES or self.lines < 1:
+        known = 1 <= self.scale < len(SCALES)
+        if not known or not SCALES[self.scale].coarser <= self.quality < QUALITIES or self.lines < 1:
             raise ValueError(f"no way to enlarge pictures: {self}")
 
 
 @dataclass(frozen=True, slots=True)
 class PictureScales:
-    """The rules of a model. Where several hold, the largest scale; where none does, a picture's own size."""
+    """The rules of a model. Where several hold, the scale of most bytes; where none does, a picture's own size."""
 
     rules: tuple[Enlarging, ...] = ()
 
@@ -56,13 +69,14 @@ class PictureScales:
         """
         return cls(tuple(Enlarging(**row) for row in rows))
 
-    def halves(self, height: int, width: int, q: int = QUALITIES - 1) -> int:
-        """The scale of pictures of a size at a quality index; without one, the largest of that size."""
+    def scale(self, height: int, width: int, q: int = QUALITIES - 1) -> int:
+        """The place in `SCALES` of pictures of a size at a quality index; without one, at the highest."""
         short = min(height, width)
-        found = (rule.halves for rule in self.rules if short <= rule.lines and q >= rule.quality)
-        return max(found, default=AS_IT_IS)
+        found = (rule.scale for rule in self.rules if short <= rule.lines and q >= rule.quality)
+        return max(found, key=lambda scale: (SCALES[scale].halves, -SCALES[scale].coarser), default=0)
 
 
-def coded_size(height: int, width: int, halves: int) -> tuple[int, int]:
+def coded_size(height: int, width: int, scale: int) -> tuple[int, int]:
     """Height and width that pictures of a size are coded at, before they are padded."""
+    halves = SCALES[scale].halves
     return -(-height * halves // 2), -(-width * halves // 2)

@@ -51,7 +51,9 @@ def info(
 
 
 def _larger(rule: Enlarging) -> str:
-    return f"up to {rule.lines} lines from quality {rule.quality} {rule.halves / 2:g} times"
+    from s2vc_model.picture_scale import SCALES
+
+    return f"up to {rule.lines} lines from quality {rule.quality} on {SCALES[rule.scale].halves / 2:g} times"
 
 
 @model_app.command("import-sd")

@@ -125,7 +125,7 @@ class ShotsGop:
         if fields.at != len(payload):
             raise CorruptArchive(f"{len(payload) - fields.at} bytes behind a GOP's last shot")
         gop = cls(shots)
-        alike = {(shot.width, shot.height, shot.q, shot.halves) for shot in shots}
+        alike = {(shot.width, shot.height, shot.q, shot.scale) for shot in shots}
         if len(alike) > 1 or gop.frames > MAX_FRAMES:
             raise CorruptArchive("a GOP's shots differ in size or quality, or have too many frames")
         return gop

@@ -19,11 +19,11 @@ class Damaged(Exception):
 
 
 class Coded(NamedTuple):
-    """The structure of an `s2vc` payload; ``size`` is width, height, frames, ``halves`` the coded scale, doubled."""
+    """The structure of an `s2vc` payload; ``size`` is width, height, frames, ``scale`` how pictures were enlarged."""
 
     size: tuple[int, int, int]
     q: int
-    halves: int
+    scale: int
     symbol_crc: int
     checks: bytes
     intra: bytes
@@ -219,9 +219,9 @@ def _coded(payload: Cursor) -> Coded:
     width, height, packed = payload.numbers("HHB")
     frames, length = payload.varint(), payload.varint()
     (crc,), checks = payload.numbers("I"), payload.take(frames)
-    q, halves = packed & 63, 2 + (packed >> 6)
-    check(q >= (0, 13, 21, 27)[packed >> 6], "a quality that this scale does not have")
-    coded = Coded((width, height, frames), q, halves, crc, checks, payload.take(length), payload.rest())
+    q, scale = packed & 63, packed >> 6
+    check(q >= (0, 11, 19, 14)[scale], "a quality that this scale does not have")
+    coded = Coded((width, height, frames), q, scale, crc, checks, payload.take(length), payload.rest())
     check(checks[-1] == crc & 255, "symbol CRC and last check differ")
     for stream in (coded.intra, coded.inter):
         check(not stream or (len(stream) >= 8 and len(stream) % 4 == 0), "a stream is not whole words")
@@ -235,7 +235,7 @@ def _shots(payload: Cursor) -> Shots:
     shots = [_coded(Cursor(payload.take(payload.varint()))) for _ in range(count)]
     check(payload.at == len(payload.data), "bytes behind the last shot")
     check(
-        len({(shot.size[:2], shot.q, shot.halves) for shot in shots}) == 1,
+        len({(shot.size[:2], shot.q, shot.scale) for shot in shots}) == 1,
         "shots of several sizes or qualities",
     )
     width, height, _ = shots[0].size

@@ -66,14 +66,14 @@ def agree(data: bytes) -> Archive:
             assert gop.coded.size == (ours.width, ours.height, ours.frames)
             if isinstance(ours, ShotsGop):
                 for shot, own in zip(gop.coded.shots, ours.shots, strict=True):
-                    assert shot[1:] == (own.q, own.halves, own.symbol_crc, own.checks, own.intra, own.inter)
+                    assert shot[1:] == (own.q, own.scale, own.symbol_crc, own.checks, own.intra, own.inter)
             elif isinstance(ours, Av1Gop):
                 assert gop.coded[1:4] == (ours.q, ours.plane_crc, ours.checks)
                 for theirs, unit in zip(gop.coded.units, ours.units, strict=True):
                     assert unit.endswith(theirs[-1][1])
                     assert len(unit) >= sum(2 + len(data) for _, data in theirs)
             else:
-                assert gop.coded[1:] == (ours.q, ours.halves, ours.symbol_crc, ours.checks, ours.intra, ours.inter)
+                assert gop.coded[1:] == (ours.q, ours.scale, ours.symbol_crc, ours.checks, ours.intra, ours.inter)
     assert plain.passthrough == b"".join(reader.passthrough())
     return plain
 
