@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +13,7 @@ from s2vc_model.config import CodecConfig
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.picture_scale import PictureScales
 from s2vc_model.tables import build_tables
-from s2vc_model.weight_files import LoadedWeights
+from s2vc_model.weight_files import LoadedWeights, load_weights
 
 AS_THEY_ARE = PictureScales()
 """No picture is coded larger."""
@@ -52,6 +54,12 @@ def tiny_weights(seed: int = 0, scales: PictureScales = AS_THEY_ARE) -> LoadedWe
 def tiny_codec(seed: int = 0) -> S2vcCodec:
     """A CPU codec of random weights."""
     return S2vcCodec(tiny_weights(seed), torch.device("cpu"))
+
+
+def small_codec(lockstep: bool | None = None, half: bool | None = None) -> S2vcCodec:
+    """The packaged model on a CPU, which codes no picture larger than it is."""
+    weights = replace(load_weights("small"), scales=AS_THEY_ARE)
+    return S2vcCodec(weights, torch.device("cpu"), lockstep, half)
 
 
 def integer_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

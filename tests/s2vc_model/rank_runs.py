@@ -106,8 +106,8 @@ def without_noise() -> None:
 class Watched(Bank):
     """A bank that remembers a mark of each crop it gave."""
 
-    def draw(self, batch: int, frames: int, size: int) -> Batch:
-        drawn = super().draw(batch, frames, size)
+    def draw(self, batch: int, frames: int, size: int, *, enlarged: bool = False) -> Batch:
+        drawn = super().draw(batch, frames, size, enlarged=enlarged)
         self.drawn = [*getattr(self, "drawn", []), (frames, round(float(drawn.frames.double().mean()), 9))]
         return drawn
 

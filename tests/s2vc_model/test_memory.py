@@ -16,10 +16,9 @@ from s2vc_model.memory import NEEDS, SHARE, gops_that_fit
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.sd import SdGenerator
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer
-from s2vc_model.weight_files import load_weights
 from tests.media import pictures
 from tests.s2vc_model.live_bytes import live_bytes
-from tests.s2vc_model.networks import tiny_codec
+from tests.s2vc_model.networks import small_codec, tiny_codec
 
 GIB = 1 << 30
 UHD = 2176 * 3840
@@ -27,7 +26,7 @@ UHD = 2176 * 3840
 
 @pytest.fixture(scope="module")
 def small() -> S2vcCodec:
-    return S2vcCodec(load_weights("small"), torch.device("cpu"), lockstep=True, half=True)
+    return small_codec(lockstep=True, half=True)
 
 
 @pytest.mark.parametrize("gops", [1, 3])
