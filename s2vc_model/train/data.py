@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from s2vc_model.motion import BLOCK, block_motion, luma
+from s2vc_model.pictures import resized
 
 CLIPS = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".y4m", ".264"}
 PHOTOS = {".jpg", ".jpeg", ".png"}
@@ -96,9 +97,8 @@ class Bank:
         if not enlarged:
             return with_motion(self._crops(batch, frames, size, 2 * size, 0.4))
         x = self._crops(batch, frames, math.ceil(size / ENLARGING), 400, 1.0)
-        big = F.interpolate(
-            x.flatten(0, 1), scale_factor=ENLARGING, mode="bicubic", align_corners=False, antialias=True
-        )
+        side = math.floor(x.shape[-1] * ENLARGING)
+        big = resized(x.flatten(0, 1), side, side)
         big = big.clamp(-1, 1)[..., :size, :size].unflatten(0, (batch, frames))
         return replace(with_motion(big.contiguous()), enlarged=True)
 

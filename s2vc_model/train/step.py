@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2vc_model.network import S2vcNetwork
+from s2vc_model.pictures import resized, sharpened
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
 from s2vc_model.train.companions import Companions
 from s2vc_model.train.data import ENLARGING, Batch
@@ -158,6 +158,7 @@ class ChunkStep:
         with self.autocast():
             pictures, bits, extra, state = self.forward(first)
             told = self._semantic(state) if self.stage.semantic else None
+        pictures = [sharpened(picture.float(), self.net.config.sharpen) for picture in pictures]
         loss, report = self._loss(pictures, bits, first, perceptual)
         loss = loss + extra
         if told is not None:
@@ -239,7 +240,8 @@ class ChunkStep:
             seen = seen.index_select(2, self.rows).index_select(3, self.columns)
         if not self.enlarged:
             return seen
-        return F.interpolate(seen, scale_factor=1 / ENLARGING, mode="bicubic", align_corners=False, antialias=True)
+        side = int(seen.shape[-1] / ENLARGING)
+        return resized(seen, side, side)
 
     @torch.no_grad()
     def _keep(self, state: GopState) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,17 @@ def test_high_qualities_are_drawn_more_often() -> None:
 def test_what_needs_the_codec_to_learn_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="generator_only"):
         Stage("x", 1, **FINISH | {"frames": 1, "chunks": 1} | wrong)
+
+
+def test_losses_are_of_the_sharpened_pictures_that_people_see(bank: Bank) -> None:
+    """Else a model that sharpens would be trained to be sharp before that, and shown sharper than its sources."""
+    told: dict[float, float] = {}
+    for amount in (0.0, 0.6):
+        network, lines = tiny_network(), list[dict[str, Any]]()
+        network.config = replace(network.config, sharpen=amount)
+        torch.manual_seed(0)
+        stage = Stage("finish", 1, perceptual_after=99, **FINISH)
+        Trainer(network, bank, RunConfig(600, log_every=1), lines.append).run([stage])
+        told[amount] = lines[0]["l1"]
+    # Pictures of random weights are noise, and sharpened noise is farther from anything.
+    assert told[0.6] > 1.1 * told[0.0]
