@@ -127,11 +127,14 @@ def speed(
     batch: Annotated[int, typer.Option(help="GOPs of a call; 0: one a core, or what fills a GPU.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads of torch; 0 leaves the choice to torch.")] = 0,
     trace: Annotated[Path | None, typer.Option(help="Write a profile of the last size's call there.")] = None,
+    enlarge: Annotated[
+        bool, typer.Option(help="Code small pictures larger than they are, as jobs do.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Encode and decode speed through real bytes, where the time goes, and peak memory."""
     try:
-        options = SpeedOptions(model, device, q, gop, rounds, batch, threads, trace)
+        options = SpeedOptions(model, device, q, gop, rounds, batch, threads, trace, enlarge)
         print_speed(options, load_s2vc, contents(size), as_json=as_json)
     except (S2vcError, ModelError) as error:
         _fail(error)

@@ -47,6 +47,7 @@ class SpeedOptions:
     threads: int = 0
     trace: Path | None = None
     """Where a profile of one more call goes, for chrome://tracing."""
+    enlarge: bool = True
 
     def __post_init__(self) -> None:
         if self.gop < 1 or self.rounds < 1 or self.batch < 0:
@@ -137,7 +138,7 @@ def measure_speed(
 ) -> SpeedResult:
     """Measure in this process."""
     frames = _frames(content, width, height, options.gop)
-    codec = load(options.model, options.device)
+    codec = load(options.model, options.device, **({} if options.enlarge else {"enlarge": False}))
     batch = options.batch or codec.parallel
     _warm_up(codec, frames[:2], options.q, batch)
     gops = [frames, *(frames.copy() for _ in range(batch - 1))]

@@ -28,7 +28,7 @@ from s2vc_model.heap import give_back
 from s2vc_model.latents import Block, DecodedLatents, decode_frame, encode_frame
 from s2vc_model.memory import free_bytes, gops_that_fit
 from s2vc_model.motion import block_motion, luma
-from s2vc_model.picture_scale import SCALES, coded_size
+from s2vc_model.picture_scale import SCALES, PictureScales, coded_size
 from s2vc_model.pictures import padded, padded_side, resized, sharpened
 from s2vc_model.prior import Prior
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
@@ -53,6 +53,9 @@ class S2vcCodec:
         parallel: how many GOPs are best given to one call.
         lockstep: whether the GOPs of a call are coded as one batch; None: on a GPU.
         half: whether the float networks compute in bf16; None: on a GPU. No symbol depends on it.
+
+    Args:
+        enlarge: whether pictures are coded larger than they are where the weights' rules say so. Decoding asks no rule.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class S2vcCodec:
         device: torch.device,
         lockstep: bool | None = None,
         half: bool | None = None,
+        enlarge: bool = True,
     ) -> None:
         self.model_id, self.weights_sha256 = weights.model_id, weights.sha256
         self.preset, self.device = weights.network.config.preset, device
@@ -69,7 +73,7 @@ class S2vcCodec:
         weights.network.for_inference(torch.bfloat16 if self._half else None, quick)
         self._net = weights.network.to(device).to(memory_format=torch.channels_last)
         self._coders = {kind: Coder(tables) for kind, tables in weights.tables.items()}
-        self._scales = weights.scales
+        self._scales = weights.scales if enlarge else PictureScales()
         self.lockstep = device.type != "cpu" if lockstep is None else lockstep
         self.parallel = _LOCKSTEP if self.lockstep else _cores()
         self._lanes = ThreadPoolExecutor(_cores(), "s2vc-lane", torch.set_num_threads, (1,))
@@ -316,12 +320,13 @@ def prior_name(t: int) -> str:
     return "inter" if t else "intra"
 
 
-def load_model(model: str | Path = "small", device: str = "auto") -> S2vcCodec:
+def load_model(model: str | Path = "small", device: str = "auto", *, enlarge: bool = True) -> S2vcCodec:
     """Load a codec.
 
     Args:
         model: a packaged preset (``small``) or a directory with weights.
         device: ``auto`` (a GPU when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        enlarge: code small pictures larger than they are where the weights gain by it; see `picture_scale`.
 
     Raises:
         WeightsError: no such model, damaged, or not provably exact.
@@ -331,7 +336,7 @@ def load_model(model: str | Path = "small", device: str = "auto") -> S2vcCodec:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"device {device!r} was asked for, but torch sees no GPU; use 'auto' or 'cpu'")
-    return S2vcCodec(load_weights(model), torch.device(device))
+    return S2vcCodec(load_weights(model), torch.device(device), enlarge=enlarge)
 
 
 def _cores() -> int:

@@ -51,6 +51,13 @@ def compress(
     deinterlace: Annotated[
         bool, typer.Option("--deinterlace", help="Make progressive pictures of interlaced ones.")
     ] = False,
+    enlarge: Annotated[
+        bool,
+        typer.Option(
+            help="Code small pictures larger than they are where that pays (s2vc model info says when); without, up "
+            "to 400 lines are coded more than twice as fast, and look worse in the same bytes."
+        ),
+    ] = True,
     quality: Annotated[
         int | None,
         typer.Option(
@@ -176,6 +183,7 @@ def compress(
         gop=gop,
         scene_cuts=scene_cuts,
         deinterlace=deinterlace,
+        enlarge=enlarge,
         quality=quality,
         target=asked,
         fallback=fallback or FALLBACKS[0],

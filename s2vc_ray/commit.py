@@ -208,6 +208,7 @@ def _header(video: PlannedVideo, deinterlaced: int | None, job: JobContext) -> A
         decisions=decisions(info, deinterlaced=deinterlaced),
         shots=job.config.scene_cuts,
         deinterlace=job.config.deinterlace,
+        own_size=not job.config.enlarge,
     )
 
 

@@ -68,19 +68,19 @@ class LoadedCodec(GopCodec, Protocol):
         ...
 
 
-CodecLoader = Callable[[str, str], LoadedCodec]
-"""(model, device) to a codec; `load_s2vc` is the real one."""
+CodecLoader = Callable[..., LoadedCodec]
+"""(model, device) to a codec, with ``enlarge=False`` where a job asks for it; `load_s2vc` is the real one."""
 
 
-def load_s2vc(model: str, device: str) -> LoadedCodec:
-    """Load the S2VC codec.
+def load_s2vc(model: str, device: str, enlarge: bool = True) -> LoadedCodec:
+    """Load the S2VC codec; without ``enlarge``, it codes all pictures at their own size.
 
     Raises:
         ModelError: no such model, or damaged weights.
     """
     from s2vc_model.codec import load_model
 
-    return load_model(model, device=device)
+    return load_model(model, device=device, enlarge=enlarge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +351,8 @@ class Lanes:
         with self._loading:
             if self._codec is None:
                 try:
-                    codec = self._load_codec(self._config.model, self._config.device)
+                    other = {} if self._config.enlarge else {"enlarge": False}
+                    codec = self._load_codec(self._config.model, self._config.device, **other)
                     if self._config.metrics.enabled:
                         _check_metrics(self._config.metrics.names)
                     if self._config.metrics.faces:

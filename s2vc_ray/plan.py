@@ -301,4 +301,6 @@ def _difference(header: ArchiveHeader, source_sha256: str, config: JobConfig, we
         return f"was made with --{'' if header.shots else 'no-'}scene-cuts"
     if header.deinterlace != config.deinterlace:
         return f"was made {'with' if header.deinterlace else 'without'} --deinterlace"
+    if header.own_size == config.enlarge:
+        return f"was made with --{'no-' if header.own_size else ''}enlarge"
     return ""

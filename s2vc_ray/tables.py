@@ -160,6 +160,7 @@ def archive_facts(reader: ArchiveReader, *, verified: bool) -> dict[str, Any]:
         "gops": len(gops),
         "gop_length": header.gop_length,
         "scene_cuts": header.shots,
+        "enlarge": not header.own_size,
         "q": header.q,
         "target": header.target or None,
         "policy": header.policy or None,

@@ -50,6 +50,7 @@ class ArchiveHeader:
         decisions: what coding these pictures as 8-bit RGB changes or leaves undone, one sentence each.
         shots: GOPs with scene cuts were to be coded shot by shot.
         deinterlace: pictures that the source's decoder flags as interlaced were asked to be made progressive.
+        own_size: no pictures were to be coded larger than they are, where the model would have gained by it.
         target: what each GOP's q was searched for, in the job's words; empty where it was given.
         policy: the policy that its GOPs were coded under, as canonical JSON; empty without.
         durations: (pts, duration) of frames that are shown for less than the time to the next one.
@@ -88,6 +89,7 @@ class ArchiveHeader:
     decisions: tuple[str, ...] = ()
     shots: bool = False
     deinterlace: bool = False
+    own_size: bool = False
     archive_version: int = 1
     replaces: str = ""
     revision: str = ""
@@ -182,7 +184,7 @@ _RANGES = {
 }
 _MAX_DECISIONS = 32
 _MAX_TIME = (1 << 61) - 1
-_OPTIONS = ("shots", "deinterlace")
+_OPTIONS = ("shots", "deinterlace", "own_size")
 _VERSION = ("archive_version", "replaces", "revision")
 
 

@@ -54,16 +54,17 @@ def test_there_and_back(s2vc: Call, clip: Path, tmp_path: Path, capsys: pytest.C
     assert len(media.all_frames(tmp_path / "b.mp4")[1]) == 20
 
 
-def test_scene_cuts_can_be_ignored_and_deinterlacing_asked_for(
-    s2vc: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_can_be_turned_round(s2vc: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {"x264-params": "tff=1"}
     clip = media.make_clip(tmp_path / "a.mp4", rgb=media.scenes((5, 9)), options=options, fields="tff")
-    assert s2vc("compress", clip, tmp_path / "out", "--no-scene-cuts", "--deinterlace", *OPTIONS) == 0
+    assert (
+        s2vc("compress", clip, tmp_path / "out", "--no-scene-cuts", "--deinterlace", "--no-enlarge", *OPTIONS)
+        == 0
+    )
     assert s2vc("info", tmp_path / "out" / "a.mp4.s2vc", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["scene_cuts"], facts["deinterlace"], facts["field_order"]) == (False, True, "progressive")
-    assert (facts["gops"], facts["gop_length"]) == (2, 8)
+    assert (facts["gops"], facts["gop_length"], facts["enlarge"]) == (2, 8, False)
 
 
 def test_json_everywhere(s2vc: Call, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,14 @@ def test_unknown_metric_name() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"gop": 16}, {"quality": 1}, {"passthrough": False}, {"scene_cuts": False}, {"deinterlace": True}],
+    [
+        {"gop": 16},
+        {"quality": 1},
+        {"passthrough": False},
+        {"scene_cuts": False},
+        {"deinterlace": True},
+        {"enlarge": False},
+    ],
 )
 def test_hash_changes_with_what_decides_bytes(change: dict[str, Any]) -> None:
     assert dataclasses.replace(JobConfig(), **change).config_hash("w") != JobConfig().config_hash("w")

@@ -125,6 +125,18 @@ def test_an_unusable_model_is_a_config_error(tmp_path: Path) -> None:
         worker(tmp_path, replace(CONFIG, model="nonsense")).identity()
 
 
+@pytest.mark.parametrize("enlarge", [True, False])
+def test_the_codec_is_told_when_small_pictures_stay_as_they_are(tmp_path: Path, enlarge: bool) -> None:
+    told: list[bool] = []
+
+    def load(model: str, device: str, enlarge: bool = True) -> FakeCodec:
+        told.append(enlarge)
+        return FakeCodec(model, device)
+
+    worker(tmp_path, replace(CONFIG, enlarge=enlarge), load=load).identity()
+    assert told == [enlarge]
+
+
 def test_identity_names_the_codec(tmp_path: Path) -> None:
     identity = worker(tmp_path).identity()
     assert (identity.model_id, identity.weights_sha256, identity.device) == ("fake", "fa" * 32, "cpu")
