@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -14,17 +12,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from jobs.bench_anchors import ANCHORS
+from jobs.bench_anchors import ANCHORS, known_anchors
 from jobs.bench_chaos import ChaosOptions, print_chaos
 from jobs.bench_clips import ClipPolicy, find_clips
 from jobs.bench_exact import ExactOptions, print_exact
 from jobs.bench_quality import QualityOptions, run_quality
 from jobs.bench_report import RowsFile, print_report, write_report
 from jobs.bench_rows import Row
-from jobs.bench_speed import DEFAULT_SIZES, SIZES, SpeedOptions, SpeedResult, contents, run_speed
-from jobs.bench_stages import STAGES
+from jobs.bench_speed import DEFAULT_SIZES, SIZES, SpeedOptions, contents
+from jobs.bench_speed_report import print_speed
 from s2vc_model.errors import ModelError
 from s2vc_model.metrics import METRICS
 from s2vc_model.metrics.weight_store import cache_path
@@ -91,9 +88,7 @@ def run_quality_command(
     load: CodecLoader = load_s2vc,
 ) -> None:
     """Measure, write and print; see ``quality``."""
-    unknown = [name for name in anchors if name not in ANCHORS]
-    if unknown:
-        raise ConfigError(f"unknown anchor {unknown[0]!r}; known: {', '.join(ANCHORS)}")
+    chosen = known_anchors(anchors)
     paths = find_clips(clips)
     codec = load(model, device)
     identity = {
@@ -101,7 +96,6 @@ def run_quality_command(
         "weights_sha256": codec.weights_sha256,
         "device": str(codec.device),
     }
-    chosen = [ANCHORS[name] for name in anchors]
     with RowsFile(out / "rows.csv", options.metrics) as table:
 
         def report(row: Row) -> None:
@@ -114,6 +108,35 @@ def run_quality_command(
     console.print(f"written to {out}/")
     if not result.rows:
         raise SourceError("none of the clips could be read")
+
+
+@app.command()
+def stills(
+    clips: Annotated[list[Path], typer.Option(help="A video file or a folder of them; may be repeated.")],
+    q: Annotated[int, typer.Option(help="Our quality index, 0..63.")] = JobConfig().quality,
+    at: Annotated[str, typer.Option(help="Frames to show, from 0.")] = "1,15,31,32",
+    frames: Annotated[int, typer.Option(help="Code the first N frames of each clip.")] = 40,
+    gop: Annotated[int, typer.Option(help="Frames per GOP, of all codecs.")] = 32,
+    max_lines: Annotated[int, typer.Option(help="Scale larger pictures down to this many lines.")] = 480,
+    anchors: Annotated[str, typer.Option(help="Codecs to stand beside.")] = "x265 slow",
+    model: Annotated[str, typer.Option(help="Model name or folder.")] = "small",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder for a PNG of each clip.")] = Path("bench_out/stills"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Frames of source, ours and others side by side, the others with as many bytes as we take."""
+    from jobs.bench_stills import StillsOptions, print_stills
+
+    try:
+        options = StillsOptions(q, _numbers(at), gop, ClipPolicy(frames, max_lines))
+        beside = known_anchors([name for name in anchors.split(",") if name])
+        found = print_stills(
+            find_clips(clips), load_s2vc(model, device), beside, options, out, console, as_json=as_json
+        )
+    except (S2vcError, ModelError) as error:
+        _fail(error)
+    if not found:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -135,7 +158,7 @@ def speed(
     """Encode and decode speed through real bytes, where the time goes, and peak memory."""
     try:
         options = SpeedOptions(model, device, q, gop, rounds, batch, threads, trace, enlarge)
-        print_speed(options, load_s2vc, contents(size), as_json=as_json)
+        print_speed(options, load_s2vc, contents(size), console, as_json=as_json)
     except (S2vcError, ModelError) as error:
         _fail(error)
 
@@ -332,53 +355,6 @@ def workers(
     from jobs.bench_workers import print_workers
 
     print_workers(_numbers(counts), seconds, console, as_json=as_json)
-
-
-def print_speed(
-    options: SpeedOptions, load: CodecLoader, runs: list[tuple[str, str]], *, as_json: bool = False
-) -> None:
-    """Measure each run and print tables, or one JSON document."""
-    results = list(run_speed(options, load, runs))
-    if as_json:
-        shares = [{"encode_share": r.encode_share, "decode_share": r.decode_share} for r in results]
-        print(json.dumps([{**asdict(r), **s} for r, s in zip(results, shares, strict=True)], indent=2))
-        return
-    table = Table(title=f"Speed of {options.model}, q {options.q}, GOPs of {options.gop}")
-    columns = ("size", "content", "GOPs at once", "frames", "bpp", "encode fps", "decode fps")
-    for column in (*columns, "loaded MB", "peak MB, 1 round", f"{options.rounds} rounds"):
-        table.add_column(column, justify="right")
-    for found in results:
-        memory = (f"{megabytes:.0f}" for megabytes in (found.loaded_mb, found.first_mb, found.peak_mb))
-        speeds = (f"{found.encode_fps:.2f}", f"{found.decode_fps:.2f}")
-        size = f"{found.width}x{found.height}"
-        table.add_row(
-            size, found.content, str(found.batch), str(found.frames), f"{found.bpp:.4f}", *speeds, *memory
-        )
-    console.print(table)
-    _print_stages(results)
-
-
-def _print_stages(results: list[SpeedResult]) -> None:
-    """Where a frame's time goes in one GOP alone, and how much of the machine all cores reach."""
-    table = Table(title="One GOP alone: milliseconds a frame; all cores: share of a matrix product's speed")
-    for column in ("size", "content", "", *STAGES, "GFLOP", "share", "peak GFLOP/s", "J"):
-        table.add_column(column, justify="right")
-    for r in results:
-        for way, stages, operations, share in (
-            ("encode", r.encode_stages, r.encode_gflop, r.encode_share),
-            ("decode", r.decode_stages, r.decode_gflop, r.decode_share),
-        ):
-            if stages is None or operations is None:
-                continue
-            times = (f"{1000 * stages[stage]:.1f}" for stage in STAGES)
-            machine = (
-                f"{share or 0:.0%}",
-                f"{r.peak_gflops or 0:.0f}",
-                "-" if r.joules is None else f"{r.joules:.2f}",
-            )
-            table.add_row(f"{r.width}x{r.height}", r.content, way, *times, f"{operations:.2f}", *machine)
-    if table.row_count:
-        console.print(table)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

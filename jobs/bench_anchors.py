@@ -23,6 +23,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from jobs.bench_clips import Pixels
 from jobs.bench_coded import Anchor, Coded
 from jobs.bench_ffmpeg import VvencAnchor
+from s2vc_ray.errors import ConfigError
 from s2vc_ray.priority import ordinary_priority
 
 _FLAGS = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -141,3 +142,15 @@ ANCHORS: Mapping[str, Anchor] = MappingProxyType(
         )
     }
 )
+
+
+def known_anchors(names: Sequence[str]) -> list[Anchor]:
+    """Anchors by name.
+
+    Raises:
+        ConfigError: there is no such one.
+    """
+    unknown = [name for name in names if name not in ANCHORS]
+    if unknown:
+        raise ConfigError(f"unknown anchor {unknown[0]!r}; known: {', '.join(ANCHORS)}")
+    return [ANCHORS[name] for name in names]

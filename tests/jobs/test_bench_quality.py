@@ -28,6 +28,7 @@ from jobs.bench_quality import QualityOptions, code_fingerprint, code_with_s2vc,
 from jobs.bench_report import RowsFile, print_report, write_report
 from jobs.bench_rows import OURS, Row
 from jobs.bench_speed import SpeedOptions
+from jobs.bench_speed_report import print_speed
 from s2vc_model.bitstream import EncodedGop
 from s2vc_model.errors import BitstreamError
 from s2vc_model.metrics import MetricResult, ToolMissing, measure
@@ -528,7 +529,7 @@ def test_command_fails_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_speed_is_measured_in_a_process_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     chosen = SpeedOptions(model="fake", device="cpu", gop=2, rounds=2, threads=1)
-    bench.print_speed(chosen, load_fake, [("synthetic", "CIF")])
+    print_speed(chosen, load_fake, [("synthetic", "CIF")], Console(width=200))
     text = capsys.readouterr().out
     assert "352x288" in text
     assert "2 rounds" in text
