@@ -12,7 +12,7 @@ import numpy as np
 from jobs.bench_clips import ClipPolicy, Pixels, synthetic_clip
 from jobs.bench_coded import Coded
 from jobs.bench_quality import QualityOptions
-from tests.fakes import FakeCodec
+from tests.fakes import FakeCodec, load_fake
 
 POLICY = ClipPolicy(frames=6, max_lines=64)
 
