@@ -4,7 +4,7 @@
     ├── WeightsError     weights missing, damaged, of another model, or failing their overflow proof
     ├── BitstreamError   a payload that is not a whole, plausible coded GOP
     ├── SymbolMismatch   symbols decoded, but not those the encoder wrote
-    └── TrainingError    training lacks what it needs: another process, or a teacher
+    └── TrainingError    training lacks what it needs: clips, another process, or a teacher
 """
 
 
@@ -25,4 +25,4 @@ class SymbolMismatch(ModelError):
 
 
 class TrainingError(ModelError):
-    """Processes that train together did not find, or have lost, one another; or a teacher is not installed."""
+    """Training lacks what it needs: clips long and large enough, the other processes, or a teacher."""

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from s2vc_model.errors import TrainingError
 from s2vc_model.motion import BLOCK, block_motion, luma
 from s2vc_model.pictures import resized
 
@@ -60,6 +61,9 @@ class Bank:
     Args:
         files: clips and photos; unreadable or too small ones are left out and listed in ``skipped``.
         device: where the buffer lives; draws happen there.
+
+    Raises:
+        TrainingError: none of the files is of use.
     """
 
     def __init__(self, files: Iterable[Path], device: torch.device, config: BankConfig | None = None) -> None:
@@ -70,8 +74,11 @@ class Bank:
         clips = [c for c in loaded if isinstance(c, tuple)]
         self.skipped = [c for c in loaded if isinstance(c, str)]
         if not clips:
-            raise ValueError("no usable training file: give a folder of clips or photos of at least 224 pixels")
-        shapes = torch.tensor([c[0].shape[:3] for c in clips], device=device)
+            raise TrainingError(
+                f"no usable training file: give a folder of clips or photos of at least {config.min_side} pixels"
+            )
+        self._shapes = [c[0].shape[:3] for c in clips]
+        shapes = torch.tensor(self._shapes, device=device)
         self.count, self.height, self.width = shapes.unbind(1)
         sizes = self.count * self.height * self.width * 3
         self.start = torch.cumsum(sizes, 0) - sizes
@@ -93,6 +100,9 @@ class Bank:
 
         Args:
             enlarged: reduce what has 400 lines and more, and enlarge all 1.5 times, as the codec does small pictures.
+
+        Raises:
+            TrainingError: no source has so many frames of that size.
         """
         if not enlarged:
             return with_motion(self._crops(batch, frames, size, 2 * size, 0.4))
@@ -104,6 +114,13 @@ class Bank:
 
     def _crops(self, batch: int, frames: int, size: int, large: int, reduced: float) -> Tensor:
         """Crops (B, T, 3, S, S) in [-1, 1]; sources of ``large`` lines are reduced by 2 with chance ``reduced``."""
+
+        # Asked of the CPU's own copy: a GPU would have to be waited for.
+        if not any(t >= frames and min(h, w) >= size for t, h, w in self._shapes):
+            raise TrainingError(
+                f"no training file has {frames} frames of {size} x {size} pixels and more: give longer or larger "
+                "clips, or --set STAGE.chunks, STAGE.frames or STAGE.size lower"
+            )
 
         def chance(p: float) -> Tensor:
             return torch.rand(batch, device=self.device) < p

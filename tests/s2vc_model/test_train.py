@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from s2vc_model.codec import S2vcCodec
-from s2vc_model.errors import WeightsError
+from s2vc_model.errors import TrainingError, WeightsError
 from s2vc_model.motion import BLOCK
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.train.average import Average
@@ -105,8 +105,16 @@ def test_every_parameter_learns() -> None:
 def test_bank_keeps_what_it_can_and_says_what_it_cannot(bank: Bank) -> None:
     assert len(bank) == 2
     assert sorted(reason.split(":")[0] for reason in bank.skipped) == ["broken.mp4", "small.mp4"]
-    with pytest.raises(ValueError, match="no usable training file"):
+    with pytest.raises(TrainingError, match="no usable training file"):
         Bank([], CPU)
+
+
+def test_a_bank_says_what_its_clips_are_too_short_or_small_for(bank: Bank) -> None:
+    bank.draw(2, 12, 64)
+    with pytest.raises(TrainingError, match="13 frames of 64 x 64"):
+        bank.draw(2, 13, 64)
+    with pytest.raises(TrainingError, match="1 frames of 128 x 128"):
+        bank.draw(2, 1, 128)
 
 
 @pytest.mark.parametrize(("frames", "size"), [(1, 64), (3, 64), (2, 64)])
