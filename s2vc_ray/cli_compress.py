@@ -24,11 +24,11 @@ from s2vc_ray.cli_options import (
     Threads,
     print_json,
 )
-from s2vc_ray.cli_policy import policy_of
-from s2vc_ray.config import MAX_QUALITY, METRICS, QUALITY, JobConfig, MetricPolicy, parse_workers
+from s2vc_ray.cli_policy import policy_of, to_measure
+from s2vc_ray.config import MAX_QUALITY, QUALITY, JobConfig, MetricPolicy, parse_workers
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.policy import FALLBACKS
-from s2vc_ray.targets import SCALES, Floor, Target, from_options
+from s2vc_ray.targets import SCALES, Target, from_options
 
 
 def compress(
@@ -174,9 +174,6 @@ def compress(
         asked, fallback, faces = held_to.floor, held_to.fallback, faces or held_to.needs_faces
     else:
         asked = from_options(target, max_bpp, target_bpp, target_size, target_ratio)
-    measured = tuple(metric) if metric else METRICS
-    if isinstance(asked, Floor) and asked.metric not in measured:
-        measured += (asked.metric,)
     if quality is None:
         quality = MAX_QUALITY if asked else QUALITY
     config = JobConfig(
@@ -196,7 +193,7 @@ def compress(
         actors_per_gpu=actors_per_gpu,
         placement=placement,
         ray_address=ray_address,
-        metrics=MetricPolicy.parse(metrics, measured, faces=faces),
+        metrics=MetricPolicy.parse(metrics, to_measure(metric, asked, held_to), faces=faces),
         batch=batch,
         threads=threads,
         attempts=attempts,

@@ -26,8 +26,8 @@ from s2vc_ray.cli_options import (
     Threads,
     print_json,
 )
-from s2vc_ray.cli_policy import policy_of
-from s2vc_ray.config import MAX_QUALITY, METRICS, JobConfig, MetricPolicy, parse_workers
+from s2vc_ray.cli_policy import policy_of, to_measure
+from s2vc_ray.config import MAX_QUALITY, JobConfig, MetricPolicy, parse_workers
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.policy import FALLBACKS
 from s2vc_ray.targets import Floor
@@ -97,9 +97,6 @@ def reencode(
             "say how GOPs are to be coded: --quality N, --policy FILE, or --target METRIC=VALUE, with --max-bpp if "
             "wanted"
         )
-    measured = tuple(metric) if metric else METRICS
-    if floor is not None and floor.metric not in measured:
-        measured += (floor.metric,)
     least, most = parse_workers(workers)
     config = JobConfig(
         quality=MAX_QUALITY if quality is None else quality,
@@ -112,7 +109,7 @@ def reencode(
         workers=least,
         workers_max=most,
         ray_address=ray_address,
-        metrics=MetricPolicy.parse(metrics, measured, faces=faces),
+        metrics=MetricPolicy.parse(metrics, to_measure(metric, floor, held_to), faces=faces),
         batch=batch,
         threads=threads,
         attempts=attempts,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.policy import FALLBACKS, Policy
@@ -110,7 +110,7 @@ class JobConfig:
         fallback: whether AV1 may hold a GOP at the target's floor: ``av1`` where S2VC does not reach it; ``smaller``
             also where AV1 reaches it in fewer bytes; or ``none``. Without a floor it does nothing.
         policy: what all GOPs are held to, rule by rule; ``target`` and ``fallback`` are then the policy's. See
-            `s2vc_ray.policy`.
+            `s2vc_ray.policy`. Where it says other things of some sources, `of` has a source's own.
         model: a packaged model's name, or a directory with weights.
         device: where the codec runs; ``auto`` is CUDA when the worker has a GPU.
         executor: ``ray`` (actors, on this machine or a cluster) or ``local`` (this process, for debugging).
@@ -196,6 +196,17 @@ class JobConfig:
             raise ConfigError("a policy says which target and fallback there are: give no others")
         if policy.needs_faces and not self.metrics.faces:
             raise ConfigError("the policy has a rule about faces: have them looked for")
+        if lacking := sorted(policy.metrics - set(self.metrics.names)):
+            raise ConfigError(
+                f"the policy has a floor of {lacking[0]}, which is not measured: measure it too"
+            )
+
+    def of(self, source: str) -> JobConfig:
+        """What is asked of the source of this name: of a policy with ``where`` the part that holds for it."""
+        if not self.policy or not self.policy.where:
+            return self
+        own = self.policy.of(source)
+        return replace(self, policy=own, target=own.floor, fallback=own.fallback)
 
     def config_hash(self, weights_sha256: str) -> str:
         """16 hex digits over what decides an archive's bytes: GOP length, scene cuts, deinterlacing, the coded size,
@@ -205,6 +216,7 @@ class JobConfig:
         weights may lie in several places. Workers, devices and metrics are left out: they change when and
         where bytes are made.
         """
+        where = [(one.sources, one.sha256) for one in self.policy.where] if self.policy else []
         decisive = {
             "gop": self.gop,
             "quality": self.quality,
@@ -216,6 +228,8 @@ class JobConfig:
             **({} if self.enlarge else {"enlarge": False}),
             **({"target": self.target_text} if self.target else {}),
             **({"policy": self.policy.sha256} if self.policy else {}),
+            # Of a whole job; the hash of a video is of its own policy, see `of`.
+            **({"where": where} if where else {}),
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -263,6 +277,7 @@ class JobConfig:
                 "target": self.target_text or None,
                 "policy": self.policy_text or None,
                 **({"exclude": self.policy.exclude} if self.policy and self.policy.exclude else {}),
+                **({"policy_where": self.policy.name} if self.policy and self.policy.name else {}),
             },
             sort_keys=True,
         )

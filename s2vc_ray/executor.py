@@ -43,12 +43,14 @@ class GopTask:
 
     ``max_bpp`` is the most payload bits per true pixel where its video has a budget; see `s2vc_ray.size_budget`.
     ``version`` is the source's size and tag when it was planned: frames of another are never staged. None: any.
+    ``name`` is the source's, which policies go by.
     """
 
     spec: GopSpec
     staging: str
     max_bpp: float | None = None
     version: tuple[int, str] | None = None
+    name: str = ""
 
     @property
     def key(self) -> str:

@@ -181,7 +181,7 @@ class Flow:
                 self._steps.plan,
                 listed.source,
                 self._storage,
-                self._job.config,
+                self._job.config.of(listed.source.name),
                 self._job.codec.weights_sha256,
                 self._parts.keys(listed.source.video_id),
             )
@@ -236,7 +236,7 @@ class Flow:
             self._reporter.gop_done(gop, resumed=True)
         todo = (spec for spec in video.specs if spec.index not in open_.done)
         version = video.fixity.size, video.fixity.etag
-        self._queue.add(GopTask(spec, video.staging, video.max_bpp, version) for spec in todo)
+        self._queue.add(GopTask(spec, video.staging, video.max_bpp, version, source.name) for spec in todo)
         self._close_if_settled(open_)
 
     def _failed_try(self, failure: GopFailure, final: bool) -> None:
@@ -264,7 +264,9 @@ class Flow:
             self._finish(open_.listed, self._steps.coded, video, open_.done)
 
     def _finish(self, listed: _Listed, how: Callable[..., VideoResult], *what: Any) -> None:
-        end = self._tasks.submit(how, *what, self._job, self._storage)
+        # From here on, all that is said of a video is of what was asked of it.
+        job = replace(self._job, config=self._job.config.of(listed.source.name))
+        end = self._tasks.submit(how, *what, job, self._storage)
         self._finishing[end] = listed, how is finish_failed
 
     def _end(self, listed: _Listed, result: VideoResult) -> None:

@@ -27,6 +27,7 @@ from s2vc_ray.fallback_cores import FallbackCores, timed_av1
 from s2vc_ray.fallback_search import fall_back
 from s2vc_ray.gop_decoder import AnyGop, codec_name, iter_decode, reread
 from s2vc_ray.lockstep import Lockstep
+from s2vc_ray.policy import Policy
 from s2vc_ray.policy_search import hold
 from s2vc_ray.risk import Risk, Sight, assess, look
 from s2vc_ray.shots import cut, joined
@@ -174,19 +175,22 @@ class Lanes:
             codec.model_id, codec.weights_sha256, codec.preset, str(codec.device), str(torch)
         )
 
-    def code(self, gops: list[Frames], goals: Sequence[Goal] = ()) -> list[CodedGop]:
+    def code(
+        self, gops: list[Frames], goals: Sequence[Goal] = (), policies: Sequence[Policy] = ()
+    ) -> list[CodedGop]:
         """Code GOPs of one frame size, each (T, H, W, 3) uint8 RGB, and check what came out.
 
         Empties ``gops``: from when they are coded on, only the frames to measure are held.
 
         Args:
             goals: what each GOP's q is searched for; empty: all are coded at the job's quality.
+            policies: what each GOP is held to instead; empty: there is no policy.
         """
         if not gops:
             return []
         codec = self._loaded()
         if goals:
-            return self._search(codec, gops, goals)
+            return self._search(codec, gops, goals, policies)
         return self._code(codec, gops, [self._config.quality] * len(gops), self._shown(gops))
 
     def _code(
@@ -207,7 +211,9 @@ class Lanes:
         with self._measuring:
             return self._check(codec, shown, coded)
 
-    def _search(self, codec: LoadedCodec, gops: list[Frames], goals: Sequence[Goal]) -> list[CodedGop]:
+    def _search(
+        self, codec: LoadedCodec, gops: list[Frames], goals: Sequence[Goal], policies: Sequence[Policy]
+    ) -> list[CodedGop]:
         """Code each GOP at the q that its goal is found to need. A floor is measured at every q that is probed, of a
         budget only what is taken of it."""
         shown = self._shown(gops)
@@ -222,9 +228,9 @@ class Lanes:
                 return self._check(codec, [shown[n] for n, _ in wishes], coded)
 
         width, height = gops[0].shape[2], gops[0].shape[1]
-        if self._config.policy:
+        if policies:
             code_av1 = fallback if takes(width, height) else None
-            found = hold(self._config.policy, goals[0].top, [one.sight for one in shown], probe, code_av1)
+            found = hold(policies, goals[0].top, [one.sight for one in shown], probe, code_av1)
             gops.clear()
             return found
         found = seek(goals, probe)

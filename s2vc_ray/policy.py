@@ -1,6 +1,7 @@
 """A policy: what an operator holds a whole archive to, as a value with one canonical spelling and one digest.
 
     the floor of every GOP · rules that hold some GOPs to more · what becomes of misses · which videos stay out
+    · what else holds for sources of certain names
 
 A rule is about one GOP: what was seen in the measured frames of its source, or how its worst place came out as S2VC
 coded it for the floor. The first rule in the policy's order that applies decides, and nothing outside the GOP has a
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from s2vc_ray.errors import ConfigError
+from s2vc_ray.name_patterns import check_pattern, covers, matching
 from s2vc_ray.targets import SCALES, Floor, Goal
 
 FALLBACKS = ("av1", "smaller", "none")
@@ -101,8 +103,7 @@ class Rule:
                 raise ConfigError(
                     f"rule {self.name!r}: {figure} is {threshold:g}: give {kind} from {asked.low:g} to {asked.high:g}"
                 )
-        if self.codec not in ("", AV1):
-            raise ConfigError(f"rule {self.name!r}: codec {self.codec!r}: the one to be given is {AV1!r}")
+        _check_codec(f"rule {self.name!r}", self.codec)
         if self.floor is None and not self.codec:
             raise ConfigError(
                 f"rule {self.name!r} has no consequence: give floor = …, codec = 'av1', or both"
@@ -137,6 +138,10 @@ class Policy:
         rules: the first that applies decides; their floors are of the same metric and at least as strict.
         exclude: patterns of source names that are not to be coded. They decide nothing of an archive's bytes, so they
             are no part of `text`.
+        codec: ``av1``: no GOP is S2VC's; empty: those are that no rule gives to AV1.
+        where: what holds for some sources instead, the first whose ``sources`` match; each is whole in itself, and none
+            has any of its own. No part of `text`, for archives record what `of` gives.
+        name, sources: of one that stands in another's ``where``: what it is called, and patterns of source names.
 
     Raises:
         ConfigError: it contradicts itself, or is too long to be recorded.
@@ -146,6 +151,10 @@ class Policy:
     fallback: str = FALLBACKS[0]
     rules: tuple[Rule, ...] = ()
     exclude: tuple[str, ...] = ()
+    codec: str = ""
+    where: tuple[Policy, ...] = ()
+    name: str = ""
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.fallback not in FALLBACKS:
@@ -155,12 +164,15 @@ class Policy:
             raise ConfigError(f"two rules are called {twice[0]!r}: the manifest tells them apart by name")
         for rule in self.rules:
             _check_floor(rule, self.floor)
-        for pattern in self.exclude:
-            if not pattern or pattern.startswith("/") or "://" in pattern or "\\" in pattern:
+            if self.codec and rule.needs_decoding:
                 raise ConfigError(
-                    f"exclude {pattern!r}: give patterns of names as the manifest has them (source_name), with slashes "
-                    "and relative, such as masters/** or **/*_raw.mov"
+                    f"rule {rule.name!r} is about GOPs as S2VC codes them, and codec {self.codec!r} has none of them so"
                 )
+        _check_codec("the policy", self.codec)
+        for key in ("exclude", "sources"):
+            for pattern in getattr(self, key):
+                check_pattern(key, pattern)
+        _check_where(self)
         if len(self.text) > MAX_TEXT:
             raise ConfigError(
                 f"its canonical text takes {len(self.text)} characters, and archives record {MAX_TEXT} at most: "
@@ -183,6 +195,8 @@ class Policy:
                 }
                 for rule in self.rules
             ],
+            # Only where there is one: what was recorded before there were these keeps its digest.
+            **({"codec": self.codec} if self.codec else {}),
         }
         return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
@@ -210,7 +224,9 @@ class Policy:
                 )
                 for rule in value["rules"]
             )
-            policy = cls(Floor.parse(value["floor"], most), value["fallback"], rules)
+            policy = cls(
+                Floor.parse(value["floor"], most), value["fallback"], rules, codec=value.get("codec", "")
+            )
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise ConfigError(f"not a policy's canonical text: {error}") from error
         if policy.text != text:
@@ -220,7 +236,25 @@ class Policy:
     @property
     def needs_faces(self) -> bool:
         """Whether faces must be looked for."""
-        return any(figure in _OF_FACES for rule in self.rules for figure, _ in rule.when)
+        return any(figure in _OF_FACES for one in self.all for rule in one.rules for figure, _ in rule.when)
+
+    @property
+    def all(self) -> tuple[Policy, ...]:
+        """Itself, for sources that no ``where`` speaks of, and those of ``where``."""
+        return (self, *self.where)
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """Metrics that its floors are of."""
+        return frozenset(one.floor.metric for one in self.all)
+
+    def of(self, name: str) -> Policy:
+        """What holds for the source of this name: the first of ``where`` that matches, else what this one says; without
+        ``where``, and with its exclusions."""
+        for own in self.where:
+            if matching(own.sources, name):
+                return replace(own, exclude=self.exclude)
+        return replace(self, where=()) if self.where else self
 
     def rule_for(self, figures: Figures) -> tuple[bool, Rule | None]:
         """Whether it is decided, and if so the rule that a GOP is under; None is the floor alone."""
@@ -239,7 +273,7 @@ class Policy:
 
     def excludes(self, name: str) -> str | None:
         """The first pattern that a source's name matches."""
-        return next((pattern for pattern in self.exclude if _expression(pattern).fullmatch(name)), None)
+        return matching(self.exclude, name)
 
 
 def policy_digest(text: str) -> str:
@@ -266,8 +300,29 @@ def _check_floor(rule: Rule, floor: Floor) -> None:
         )
 
 
-def _expression(pattern: str) -> re.Pattern[str]:
-    """A pattern of names: ``*`` and ``?`` stay within one folder, ``**`` does not."""
-    tokens = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
-    means = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile("".join(means.get(token) or re.escape(token) for token in tokens), re.DOTALL)
+def _check_codec(whose: str, codec: str) -> None:
+    if codec not in ("", AV1):
+        raise ConfigError(f"{whose}: codec {codec!r}: the one to be given is {AV1!r}")
+
+
+def _check_where(policy: Policy) -> None:
+    """Each has a name of its own, and sources that neither an exclusion nor an earlier one takes all of."""
+    earlier, names = list(policy.exclude), set[str]()
+    for own in policy.where:
+        if not _NAME.fullmatch(own.name) or own.name in names:
+            raise ConfigError(
+                f"where name {own.name!r}: give each another, of 1 to 64 letters, digits, spaces, dots, dashes or "
+                "underscores"
+            )
+        if not own.sources:
+            raise ConfigError(
+                f'where {own.name!r} has no sources: give patterns, such as sources = ["interviews/**"]'
+            )
+        taken = [next((one for one in earlier if covers(one, pattern)), "") for pattern in own.sources]
+        if all(taken):
+            raise ConfigError(
+                f"where {own.name!r} can hold for no source: what it names matches {' or '.join(sorted(set(taken)))}, "
+                "which comes before it (exclusions first, then each where in order): move it up, or leave it out"
+            )
+        names.add(own.name)
+        earlier += own.sources

@@ -13,6 +13,7 @@ from typing import Any
 
 from s2vc_ray.audit_tables import AuditTables
 from s2vc_ray.errors import ConfigError
+from s2vc_ray.name_patterns import expression
 from s2vc_ray.policy import AV1, CONDITIONS, Policy, Rule, policy_digest
 from s2vc_ray.policy_file import in_words
 from s2vc_ray.targets import SCALES, Floor
@@ -40,7 +41,8 @@ def conformance(policy: Policy) -> str:
     floor = _case(own, _number(policy.floor.value))
     column = measured(policy.floor)
     held = f"{column} {'>=' if SCALES[policy.floor.metric].higher else '<='} {floor}"
-    needs_av1 = _case([(f"{recorded} = {at}", "TRUE") for at, rule in rules if rule.codec], "FALSE")
+    given = [(f"{recorded} = {at}", "TRUE") for at, rule in rules if rule.codec]
+    needs_av1 = "TRUE" if policy.codec else _case(given, "FALSE")
     lacks = [
         (f"NOT ({right_rule})", "another rule applies"),
         (f"{needs_av1} AND codec <> '{AV1}'", "is not AV1"),
@@ -75,12 +77,9 @@ def policies(tables: AuditTables, limit: int) -> list[dict[str, Any]]:
 
 
 def held_to(tables: AuditTables, policy: Policy, limit: int) -> tuple[int, int, tuple[str, ...]]:
-    """How many chosen GOPs there are, how many were not coded under this very policy or are not shown to conform to it,
-    and the first of those. A video whose source it excludes counts as one that does not."""
-    verdict = (
-        f"CASE WHEN policy_sha256 IS NULL THEN 'no policy' WHEN policy_sha256 <> '{policy.sha256}' "
-        f"THEN 'another policy' ELSE {conformance(policy)} END"
-    )
+    """How many chosen GOPs there are, how many were not coded under what this very policy says of their source, or are
+    not shown to conform to that, and the first of those. A video whose source it excludes counts as one of them."""
+    verdict = _case([(_matches(own.sources), _verdict(own)) for own in policy.where], _verdict(policy))
     if "policy_sha256" not in tables.columns("chosen"):
         verdict = "'no policy'"
     table = f"(SELECT *, {verdict} AS verdict FROM chosen WHERE payload_bytes IS NOT NULL)"  # noqa: S608
@@ -96,6 +95,18 @@ def held_to(tables: AuditTables, policy: Policy, limit: int) -> tuple[int, int, 
     wrong = list(_excluded(tables, policy))
     examples = [*wrong, *(row["name"] for row in others)]
     return counts["gops"] + len(wrong), counts["failed"] + len(wrong), tuple(examples[: limit or None])
+
+
+def _verdict(policy: Policy) -> str:
+    """An SQL expression: `conformance`, or that a GOP was not coded under this policy."""
+    none = ("policy_sha256 IS NULL", "'no policy'")
+    return _case([none, (f"policy_sha256 <> '{policy.sha256}'", "'another policy'")], conformance(policy))
+
+
+def _matches(patterns: Sequence[str]) -> str:
+    """An SQL expression: whether a source's name matches any pattern."""
+    expressions = [expression(pattern).replace("'", "''") for pattern in patterns]
+    return " OR ".join(f"regexp_full_match(source_name, '{one}', 's')" for one in expressions)
 
 
 def _excluded(tables: AuditTables, policy: Policy) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A batch of GOPs held to a policy: which rule each is under, and the GOP as that rule wants it.
+"""A batch of GOPs, each held to its own policy: which rule it is under, and the GOP as that rule wants it.
 
     figures of the source ─► rule? ─┬─ AV1 ─────────────────────────────────────────────► searched in AV1 alone
                                     ├─ a floor, or none ─► searched in S2VC ─► falls back
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from s2vc_ray.av1_gop import MAX_CRF, MAX_HEIGHT, MAX_WIDTH
 from s2vc_ray.errors import SourceError
 from s2vc_ray.fallback_search import fall_back
-from s2vc_ray.policy import CONDITIONS, Figures, Policy, Rule
+from s2vc_ray.policy import CONDITIONS, FALLBACKS, Figures, Policy, Rule
 from s2vc_ray.risk import Risk, Sight
 from s2vc_ray.target_search import Wish, seek
 
@@ -29,57 +30,66 @@ Code = Callable[[Sequence[Wish]], Sequence["CodedGop"]]
 
 
 def hold(
-    policy: Policy, top: int, sights: Sequence[Sight], code: Code, code_av1: Code | None
+    policies: Sequence[Policy], top: int, sights: Sequence[Sight], code: Code, code_av1: Code | None
 ) -> list[CodedGop]:
-    """Each GOP as the policy wants it, with `CodedGop.rule` and `CodedGop.target_value`.
+    """Each GOP as its policy wants it, with `CodedGop.rule` and `CodedGop.target_value`.
 
     Seconds and probes are of all that was tried. A GOP whose rule wants AV1 is AV1, also where that misses its floor.
 
     Args:
+        policies: of each GOP, as `Policy.of` gives them.
         top: the highest q that S2VC may take.
         sights: of each GOP, what is known before it is coded.
         code: with S2VC, the level being q.
         code_av1: with AV1, the level being the CRF; None where pictures are too large for it.
 
     Raises:
-        SourceError: a rule wants AV1, and pictures are too large for it.
+        SourceError: a rule or a policy wants AV1, and pictures are too large for it.
     """
     known: list[Figures] = [_of_source(sight) for sight in sights]
-    decided = [policy.rule_for(figures) for figures in known]
+    decided = [policy.rule_for(figures) for policy, figures in zip(policies, known, strict=True)]
     rules: list[Rule | None] = [rule for _, rule in decided]
     result: dict[int, CodedGop] = {}
 
     def search(numbers: Iterable[int], coder: Code, most: int) -> None:
         chosen = list(numbers)
-        goals = [policy.goal(rules[number], most) for number in chosen]
-        found = seek(goals, lambda wishes: coder([(chosen[at], level) for at, level in wishes]))
+        goals = [policies[number].goal(rules[number], most) for number in chosen]
+        found = seek(goals, partial(_renumbered, coder, chosen))
         for number, one in zip(chosen, found, strict=True):
             result[number] = _after(result.get(number), one)
 
-    search((n for n, rule in enumerate(rules) if not _is_av1(rule)), code, top)
+    def is_av1(number: int) -> bool:
+        rule = rules[number]
+        return bool(policies[number].codec or (rule and rule.codec))
+
+    numbers = range(len(policies))
+    search((number for number in numbers if not is_av1(number)), code, top)
     again = []
     for number in (n for n, (is_known, _) in enumerate(decided) if not is_known):
-        _, rules[number] = policy.rule_for({**known[number], **_of_decoded(result[number].risk)})
+        _, rules[number] = policies[number].rule_for({**known[number], **_of_decoded(result[number].risk)})
         if (rule := rules[number]) and rule.floor and not rule.codec:
             again.append(number)
     search(again, code, top)
     if code_av1 is None:
-        if wants := next((rule for rule in rules if rule and rule.codec), None):
+        if (wanted := next(filter(is_av1, numbers), None)) is not None:
+            rule = rules[wanted]
+            whose = f"rule {rule.name!r}" if rule and rule.codec else f"where {policies[wanted].name!r}"
             raise SourceError(
-                f"rule {wants.name!r} of the policy wants AV1, which takes pictures of {MAX_WIDTH}x{MAX_HEIGHT} pixels "
-                "at most: exclude the source, or change the rule"
+                f"{whose} of the policy wants AV1, which takes pictures of {MAX_WIDTH}x{MAX_HEIGHT} pixels "
+                "at most: exclude the source, or change the policy"
             )
         return _named(result, rules)
-    others = [number for number, rule in enumerate(rules) if not _is_av1(rule)]
-    held = fall_back(
-        policy.fallback,
-        [result[number] for number in others],
-        [policy.goal(rules[number], top) for number in others],
-        lambda wishes: code_av1([(others[at], crf) for at, crf in wishes]),
-    )
-    result.update(zip(others, held, strict=True))
+    for fallback in FALLBACKS:
+        others = [n for n in numbers if policies[n].fallback == fallback and not is_av1(n)]
+        held = fall_back(
+            fallback,
+            [result[number] for number in others],
+            [policies[number].goal(rules[number], top) for number in others],
+            partial(_renumbered, code_av1, others),
+        )
+        result.update(zip(others, held, strict=True))
     search(
-        (n for n, rule in enumerate(rules) if _is_av1(rule)),
+        filter(is_av1, numbers),
         lambda wishes: code_av1([(number, MAX_CRF - level) for number, level in wishes]),
         MAX_CRF,
     )
@@ -90,8 +100,8 @@ def _named(result: Mapping[int, CodedGop], rules: Sequence[Rule | None]) -> list
     return [replace(result[n], rule=rule.name if rule else None) for n, rule in enumerate(rules)]
 
 
-def _is_av1(rule: Rule | None) -> bool:
-    return bool(rule and rule.codec)
+def _renumbered(code: Code, numbers: Sequence[int], wishes: Sequence[Wish]) -> Sequence[CodedGop]:
+    return code([(numbers[at], level) for at, level in wishes])
 
 
 def _of_source(sight: Sight) -> Figures:

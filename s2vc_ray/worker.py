@@ -24,6 +24,7 @@ from s2vc_ray.errors import ObjectMissing, StoreUnavailable
 from s2vc_ray.executor import BatchResult, CodecIdentity, GopBatch, GopFailure, GopOutcome, GopTask
 from s2vc_ray.frames import DecodedGop, decode_gop
 from s2vc_ray.lanes import CodecLoader, CodedGop, Lanes, LoadedCodec, load_s2vc
+from s2vc_ray.policy import Policy
 from s2vc_ray.sources import check_unchanged
 from s2vc_ray.staging import StagedGop, StagedObject, pack_staged, unpack_staged
 from s2vc_ray.standby import Standbys
@@ -120,7 +121,7 @@ class Worker:
             except Exception as error:
                 outcomes[task] = _failure(task, error, batch.attempt)
         try:
-            coded = self._lanes.code(frames, _goals(self._config, sources))
+            coded = self._lanes.code(frames, *_goals(self._config, sources))
         except Exception as error:
             # Side by side, one GOP's failure is every GOP's; each is tried again alone.
             outcomes.update({task: _failure(task, error, batch.attempt) for task in sources})
@@ -141,7 +142,10 @@ class Worker:
 
     def _decode_source(self, task: GopTask) -> tuple[DecodedGop, float]:
         begun, spec = time.perf_counter(), task.spec
-        with self._meter.doing("source"), self._sources.of(spec.source_uri, task.version) as source:
+        with (
+            self._meter.doing("source"),
+            self._sources.of(spec.source_uri, task.version, spec.pts[0]) as source,
+        ):
             gop = decode_gop(source, spec, threads=self._threads, deinterlace=self._config.deinterlace)
             # The staging key names the bytes that were planned: others under it would be taken for them later.
             if task.version:
@@ -152,7 +156,8 @@ class Worker:
         spec = task.spec
         identity = self.identity()
         measured = self._config.metrics.enabled
-        policy = self._config.policy
+        config = self._config.of(task.name)
+        policy = config.policy
         staged = StagedGop(
             video_id=spec.video_id,
             index=spec.index,
@@ -182,7 +187,7 @@ class Worker:
             encode_seconds=coded.encode_seconds,
             decode_seconds=coded.decode_seconds,
             attempts=attempt,
-            target=self._config.target_text,
+            target=config.target_text,
             target_value=coded.target_value,
             target_met=coded.target_met,
             probes=coded.probes,
@@ -198,9 +203,11 @@ class Worker:
             return unpack_staged(self._storage.read(staged.key), staged.key).gop
 
 
-def _goals(config: JobConfig, tasks: Iterable[GopTask]) -> list[Goal]:
-    """What each GOP's q is searched for; empty where the job has one for all."""
-    return [goal for task in tasks if (goal := config.goal(task.max_bpp)) is not None]
+def _goals(config: JobConfig, tasks: Iterable[GopTask]) -> tuple[list[Goal], list[Policy]]:
+    """What each GOP's q is searched for, empty where the job has one for all; each GOP's policy, empty without."""
+    asked = [(config.of(task.name), task.max_bpp) for task in tasks]
+    goals = [goal for own, most in asked if (goal := own.goal(most)) is not None]
+    return goals, [own.policy for own, _ in asked if own.policy]
 
 
 def _failure(task: GopTask, error: Exception, attempt: int) -> GopFailure:
