@@ -35,10 +35,10 @@ def matching(patterns: Iterable[str], name: str) -> str | None:
 
 
 def covers(earlier: str, later: str) -> bool:
-    """Whether it is plain that ``earlier`` matches all that ``later`` does: they are one, or ``earlier`` is a plain
-    beginning of ``later`` and ``**``."""
+    """Whether it is plain that ``earlier`` matches all that ``later`` does: they are one, or ``earlier`` is a beginning of
+    ``later`` and ``**``."""
     start = earlier.removesuffix("**")
-    return earlier == later or (start != earlier and not set("*?") & set(start) and later.startswith(start))
+    return earlier == later or (start != earlier and later.startswith(start))
 
 
 def expression(pattern: str) -> str:

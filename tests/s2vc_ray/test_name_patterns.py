@@ -35,6 +35,7 @@ PATTERNS = (
     "é(1)+[2].mov",
     "a/#-~&.*",
     "**/a/**",
+    "**/a/?.mov",
     "two?lines.*",
 )
 
@@ -62,7 +63,7 @@ def test_what_covers_another_matches_all_of_it() -> None:
     proper = {pair for pair in found if pair[0] != pair[1]}
     assert proper == {("**", later) for later in PATTERNS if later != "**"} | {
         ("a/**", later) for later in PATTERNS if re.match("a/", later) and later != "a/**"
-    }
+    } | {("**/a/**", "**/a/?.mov")}
     assert not covers("a/*/**", "a/b/**")
     assert not covers("a/**/z", "a/z")
 
