@@ -35,8 +35,8 @@ def matching(patterns: Iterable[str], name: str) -> str | None:
 
 
 def covers(earlier: str, later: str) -> bool:
-    """Whether it is plain that ``earlier`` matches all that ``later`` does: they are one, or ``earlier`` is a beginning of
-    ``later`` and ``**``."""
+    """Whether it is plain that ``earlier`` matches all that ``later`` does: they are one, or ``earlier`` is a
+    beginning of ``later`` and then ``**``."""
     start = earlier.removesuffix("**")
     return earlier == later or (start != earlier and later.startswith(start))
 

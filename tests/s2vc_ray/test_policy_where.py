@@ -393,3 +393,14 @@ def test_check_says_what_holds_for_names(tmp_path: Path, capsys: pytest.CaptureF
     for name in ("/in/a.mp4", "s3://bucket/a.mp4"):
         assert s2vc("policy", "check", file, name) == 2
         assert "source_name" in capsys.readouterr().err
+
+
+def test_the_page_tells_the_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
+    blocks = page.split("```")[1::2]
+    file = tmp_path / "policy.toml"
+    file.write_text("".join(block.removeprefix("toml") for block in blocks if block.startswith("toml")))
+    (names,) = (block for block in blocks if "policy.toml interviews/anna.mov gate" in block)
+    (answer,) = (block for block in blocks if block.startswith("\n…"))
+    assert s2vc("policy", "check", file, *names.split()[5:]) == 0
+    assert capsys.readouterr().out.endswith(answer.removeprefix("\n…"))
