@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -184,12 +185,13 @@ def _wanted_frames(
     name = _name(source, spec)
     wanted = set(spec.pts)
     later = 0
-    for pts, frame, strayed in frames_on_the_way(source, spec, threads=threads, further_back=further_back):
-        if pts in wanted:
-            number = spec.first_frame + bisect_left(spec.pts, pts)
-            check_size(name, frame, (spec.width, spec.height), number)
-            wanted.remove(pts)
-            yield pts, frame, strayed
-        later += pts > spec.pts[-1]
-        if not wanted or later > _LATER:
-            return
+    with closing(frames_on_the_way(source, spec, threads=threads, further_back=further_back)) as found:
+        for pts, frame, strayed in found:
+            if pts in wanted:
+                number = spec.first_frame + bisect_left(spec.pts, pts)
+                check_size(name, frame, (spec.width, spec.height), number)
+                wanted.remove(pts)
+                yield pts, frame, strayed
+            later += pts > spec.pts[-1]
+            if not wanted or later > _LATER:
+                return

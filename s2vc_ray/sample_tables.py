@@ -18,7 +18,7 @@ import numpy.typing as npt
 from av.video.stream import VideoStream
 
 from s2vc_ray.seek_points import begins_exactly
-from s2vc_ray.ticks import VideoPacket
+from s2vc_ray.source_io import VideoPacket
 from s2vc_ray.timeline import HIDDEN_FRAMES, SLACK_SECONDS, Timeline
 from s2vc_ray.times import Times
 from s2vc_ray.trail import along

@@ -9,12 +9,13 @@ archives.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing
 from enum import Enum
 from fractions import Fraction
+from functools import partial
 from itertools import chain
-from typing import cast
+from typing import TypeVar, cast
 
 import av
 from av.container import InputContainer
@@ -23,19 +24,19 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from s2vc_ray.avi_index import without_index
-from s2vc_ray.errors import SourceError
+from s2vc_ray.beginning import at_time, from_beginning
 from s2vc_ray.seek_points import is_seek_point
 from s2vc_ray.source_io import (
     Source,
-    choose_video,
+    VideoPacket,
     decode_packet,
     lacks_pts,
     name_of,
-    open_source,
+    open_video,
     packets_of,
 )
-from s2vc_ray.standby import Opened, Standby
-from s2vc_ray.ticks import VideoPacket, frame_step, frames_from_tick
+from s2vc_ray.standby import Met, Reading, Standby
+from s2vc_ray.ticks import frame_step, frames_from_tick, from_tick, ticked_packets
 from s2vc_ray.trail import UNKNOWN, onward
 from s2vc_ray.values import GopSpec
 
@@ -57,8 +58,7 @@ _CODECS = """
 _TELLS_KEYS = frozenset(_CODECS.split())
 """Codecs with predicted pictures whose decoders say by the picture's own header whether it is a keyframe."""
 
-Met = tuple[int, int, VideoFrame]
-"""A frame, its time stamp and what was met on the way to it."""
+_Found = TypeVar("_Found")
 
 
 class Way(Enum):
@@ -81,12 +81,12 @@ class _Detour(Exception):
 
 def frames_on_the_way(
     source: Source | Standby, spec: GopSpec, *, threads: int = 1, further_back: bool = False
-) -> Iterator[tuple[int, VideoFrame, bool]]:
+) -> Generator[tuple[int, VideoFrame, bool]]:
     """Decoded frames in presentation order from some seek point on: time stamp, picture, and whether it took a way
     around because the source leads elsewhere than it did when it was planned.
 
     Frames of ``spec`` are those that reading from the beginning gives, though one may come twice. Frames before them
-    may be anything.
+    may be anything, or left out. What is held open serves the next GOP once this is closed.
 
     Raises:
         SourceError: the source cannot be opened.
@@ -94,8 +94,9 @@ def frames_on_the_way(
     way, strayed = Way.BEFORE if further_back else Way.SEEK, False
     while True:
         try:
-            for pts, _, frame in _frames(source, spec, threads, way):
-                yield pts, frame, strayed
+            with closing(_frames(source, spec, threads, way)) as found:
+                for pts, _, frame in found:
+                    yield pts, frame, strayed
             return
         except _Detour as detour:
             way = detour.way
@@ -134,14 +135,42 @@ def _name(source: Source | Standby, spec: GopSpec) -> str:
     return name_of(source.source if isinstance(source, Standby) else source, spec.source_uri)
 
 
-def _frames(source: Source | Standby, spec: GopSpec, threads: int, way: Way) -> Iterator[Met]:
-    standby, opened = None, None
-    if isinstance(source, Standby):
-        if way in (Way.SEEK, Way.BEFORE):
-            standby, opened = source, source.take()
-        source = source.source
-    with without_index(source) if spec.index_hidden else nullcontext(source) as readable:
-        container, stream = opened or _open(readable, spec, threads)
+def _frames(source: Source | Standby, spec: GopSpec, threads: int, way: Way) -> Generator[Met]:
+    """The frames on one way, of a reading that is begun or goes on; those of ``spec`` are the planned ones."""
+    if not isinstance(source, Standby):
+        with closing(_read(source, None, spec, threads, way)) as found:
+            yield from _proven(found, spec, way)
+        return
+    place = Way.SEEK if way is Way.BEFORE else way
+    point = () if way is Way.START else (spec.seek_pts, spec.seek_trail)
+    key = (way, point, spec.stream_index, spec.index_hidden, spec.encoder_note, threads)
+    reading = source.reading(place, key, spec.pts[0]) or Reading(
+        key, _read(source.source, source, spec, threads, way)
+    )
+    failed = True
+    try:
+        yield from _proven(reading.until(spec.pts[-1]), spec, way)
+        failed = False
+    except GeneratorExit:
+        failed = False  # whoever asked has all frames
+        raise
+    finally:
+        if failed:
+            reading.close()
+        else:
+            source.keep(place, reading)
+
+
+def _read(source: Source, standby: Standby | None, spec: GopSpec, threads: int, way: Way) -> Generator[Met]:
+    """The frames on one way, from its beginning on: those of no GOP in particular."""
+    seeks = way in (Way.SEEK, Way.BEFORE)
+    with ExitStack() as resources:
+        if standby and not seeks:
+            source = resources.enter_context(standby.reopen())
+        readable = resources.enter_context(without_index(source)) if spec.index_hidden else source
+        container, stream = (standby.take() if standby and seeks else None) or open_video(
+            readable, spec.source_uri, spec.stream_index, threads
+        )
         if spec.encoder_note:
             decode_packet(stream, cast("VideoPacket", Packet(spec.encoder_note)))
         yield from _found(container, stream, spec, way, standby)
@@ -154,35 +183,21 @@ def _found(
     done = False
     try:
         find = _counted if lacks_pts(container, stream) else _timed
-        found = find(container, stream, spec, way, standby)
-        yield from found if way is Way.START else _proven(found, spec, way)
+        yield from find(container, stream, spec, way, standby)
         done = True
     except GeneratorExit:
         done = True  # whoever asked has all frames
         raise
     finally:
-        if done and standby:
+        if done and standby and way in (Way.SEEK, Way.BEFORE):
             standby.give(container, stream)
         else:
             container.close()
 
 
-def _open(source: Source, spec: GopSpec, threads: int) -> Opened:
-    container = open_source(source, spec.source_uri)
-    try:
-        stream = choose_video(container, name_of(source, spec.source_uri), spec.stream_index)
-    except SourceError:
-        container.close()
-        raise
-    stream.thread_count = threads
-    if threads > 1 and not lacks_pts(container, stream):
-        stream.thread_type = "AUTO"
-    return container, stream
-
-
 def _proven(found: Iterator[Met], spec: GopSpec, way: Way) -> Iterator[Met]:
-    """``found``, as long as their trails are those that were planned."""
-    planned = dict(zip(spec.pts, spec.trail, strict=False))
+    """``found``, as long as their trails are those that were planned; all of those from the beginning."""
+    planned = {} if way is Way.START else dict(zip(spec.pts, spec.trail, strict=False))
     for pts, trail, frame in found:
         if planned.get(pts, UNKNOWN) not in (UNKNOWN, trail):
             around = Way.WALK if way is Way.SEEK else Way.START
@@ -199,14 +214,14 @@ def _timed(
         return
     sparse = container.format.name in _SPARSE_TIMES
     if way is Way.WALK:
-        packets = _walk(container, stream, spec.seek_pts)
+        packets = from_beginning(container, stream, spec, standby, partial(at_time, stream=stream))
     elif sparse:
         packets = None if way is Way.BEFORE else _seek_settled(container, stream, spec.seek_pts)
     else:
         packets = _seek(container, stream, spec.seek_pts - (way is Way.BEFORE))
     if packets is None:
         raise _Detour(Way.WALK if way is Way.SEEK else Way.START)
-    if standby:
+    if standby and way is not Way.WALK:
         packets = standby.watched(container, stream, packets)
     key = next(packets)
     sure = stream.codec_context.codec.canonical_name not in _TELLS_KEYS or key.is_discard
@@ -224,9 +239,11 @@ def _counted(
     container: InputContainer, stream: VideoStream, spec: GopSpec, way: Way, standby: Standby | None
 ) -> Iterator[Met]:
     """The frames of a source that stores no presentation times."""
-    if way in (Way.START, Way.BEFORE):
-        yield from frames_from_tick(container, stream, None, from_start=True)
+    if way is Way.START:
+        yield from frames_from_tick(ticked_packets(container, stream), stream)
         return
+    if way is Way.BEFORE:
+        raise _Detour(Way.START)
     indexed = container.format.name in _SEEKABLE_BY_TICK and not spec.index_hidden
     seeks = way is Way.SEEK and indexed and spec.seek_pts > (stream.start_time or 0)
     if seeks:
@@ -234,7 +251,12 @@ def _counted(
             container.seek(spec.seek_pts, stream=stream)
         except av.FFmpegError:
             raise _Detour(Way.WALK) from None
-    found = frames_from_tick(container, stream, spec.seek_pts, spec.seek_trail, from_start=not seeks)
+        sought = from_tick(ticked_packets(container, stream), spec.seek_pts, whole=False)
+    else:
+        if standby:
+            standby.end(Way.WALK)  # which may be what plays the tape
+        sought = from_beginning(container, stream, spec, standby, from_tick)
+    found = frames_from_tick(sought[0], stream, sought[1], spec.seek_trail) if sought else iter(())
     begin = next(found, None)
     if begin is None:
         raise _Detour(
@@ -242,15 +264,6 @@ def _counted(
         )
     yield begin
     yield from found
-
-
-def _walk(container: InputContainer, stream: VideoStream, target: int) -> Iterator[VideoPacket] | None:
-    """Packets from the seek point at ``target`` on, read from the very beginning; None where there is none."""
-    packets = packets_of(container, stream)
-    for packet in packets:
-        if packet.pts == target and is_seek_point(packet, stream):
-            return chain([packet], packets)
-    return None
 
 
 def _seek(container: InputContainer, stream: VideoStream, target: int) -> Iterator[VideoPacket] | None:

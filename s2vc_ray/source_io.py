@@ -25,6 +25,8 @@ from s2vc_ray.errors import SourceError
 
 Source: TypeAlias = str | os.PathLike[str] | BinaryIO
 
+VideoPacket: TypeAlias = "Packet[VideoStream]"
+
 _FILE_BUFFER = 1 << 18
 """Bytes per read of a file object: a ranged read costs a round trip, so more than FFmpeg's 32 KiB."""
 
@@ -158,6 +160,20 @@ def choose_video(container: InputContainer, name: str, index: int | None = None)
     return chosen
 
 
+def open_video(source: Source, uri: str, index: int, threads: int) -> tuple[InputContainer, VideoStream]:
+    """`open_source`, and its video stream ``index`` to be decoded by so many threads."""
+    container = open_source(source, uri)
+    try:
+        stream = choose_video(container, name_of(source, uri), index)
+    except SourceError:
+        container.close()
+        raise
+    stream.thread_count = threads
+    if threads > 1 and not lacks_pts(container, stream):
+        stream.thread_type = "AUTO"
+    return container, stream
+
+
 def _why_no_video(container: InputContainer) -> str:
     if not len(container.streams):
         return "holds no streams, so no frames at all"
@@ -184,9 +200,9 @@ def lacks_pts(container: InputContainer, stream: VideoStream) -> bool:
     return bool(container.format.flags & _NO_TIMESTAMPS) or container.format.name == "avi"
 
 
-def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
     """The packets of ``stream``, as ``read_packets`` reads them."""
-    return cast("Iterator[Packet[VideoStream]]", read_packets(container, [stream]))
+    return cast("Iterator[VideoPacket]", read_packets(container, [stream]))
 
 
 def read_packets(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Packet[Stream]]:

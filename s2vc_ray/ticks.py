@@ -14,19 +14,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from typing import TypeAlias
 
 from av.container import InputContainer
-from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from s2vc_ray.picture_sizes import check_size
-from s2vc_ray.source_io import decode_packet, packets_of
+from s2vc_ray.source_io import VideoPacket, decode_packet, packets_of
+from s2vc_ray.tape import Labelled
 from s2vc_ray.times import Times
 from s2vc_ray.trail import UNKNOWN, onward
-
-VideoPacket: TypeAlias = "Packet[VideoStream]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,27 +115,20 @@ def _decode_numbered(
     yield from decode_packet(stream, None)[0]
 
 
-def frames_from_tick(
-    container: InputContainer,
-    stream: VideoStream,
-    seek: int | None,
-    trail: int = UNKNOWN,
-    *,
-    from_start: bool,
-) -> Iterator[tuple[int, int, VideoFrame]]:
-    """Frames with their ticks and trails, from the seek point whose tick is ``seek`` on; nothing when it is not there.
+def from_tick(
+    packets: Iterator[Labelled], seek: int, *, whole: bool
+) -> tuple[Iterator[Labelled], int | None] | None:
+    """The packets from the keyframe in front of a seek point on, and the tick to know it by: None where it is the very
+    first packet. Nothing where there is no packet with that tick.
 
     Args:
-        container: stands at or before the seek point's packet.
-        seek: a seek point found by ``count_frames``; None for the first packet.
-        trail: the one in front of it.
-        from_start: the container stands at its beginning.
+        packets: begin at or before that keyframe, with their ticks.
+        seek: a seek point's tick, found by `count_frames`.
+        whole: they begin with the very first.
     """
-    packets = ticked_packets(container, stream)
-    pending: list[tuple[int, VideoPacket]] = []
+    pending: list[Labelled] = []
     passed = 0
     for tick, packet in packets:
-        seek = tick if seek is None else seek
         if packet.is_keyframe and tick <= seek:
             passed += len(pending)
             pending = []
@@ -146,12 +136,26 @@ def frames_from_tick(
         if tick >= seek:
             break
     if not pending or pending[-1][0] != seek:
-        return
-    # The first frame of the file needs no landmark; elsewhere counting begins at the keyframe's own picture.
-    number = 0 if from_start and passed == 0 and len(pending) == 1 else None
+        return None
+    first = whole and passed == 0 and len(pending) == 1
+    return chain(pending, packets), None if first else seek
+
+
+def frames_from_tick(
+    packets: Iterator[Labelled], stream: VideoStream, seek: int | None = None, trail: int = UNKNOWN
+) -> Iterator[tuple[int, int, VideoFrame]]:
+    """Frames with their ticks and trails.
+
+    Args:
+        packets: begin with a keyframe.
+        seek: the tick of its picture, from which counting begins, and frames are given; None where that is the very
+            first packet, whose picture needs no landmark.
+        trail: the one in front of it.
+    """
+    number = 0 if seek is None else None
     ticks, trails = array("q"), array("q", [trail])
-    for frame in _decode_numbered(stream, chain(pending, packets), ticks, trails, array("q")):
-        if number is None and frame.pts == 0:
+    for frame in _decode_numbered(stream, packets, ticks, trails, array("q")):
+        if seek is not None and number is None and frame.pts == 0:
             number = ticks.index(seek) if seek in ticks else None
         if number is not None:
             if number < len(ticks):

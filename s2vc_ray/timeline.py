@@ -19,8 +19,8 @@ from av.video.stream import VideoStream
 from s2vc_ray.errors import SourceError
 from s2vc_ray.picture_sizes import SizeWatch, check_size, size_changes
 from s2vc_ray.seek_points import is_seek_point
-from s2vc_ray.source_io import decode_packet, lacks_pts, packets_of
-from s2vc_ray.ticks import VideoPacket, count_frames, frame_step
+from s2vc_ray.source_io import VideoPacket, decode_packet, lacks_pts, packets_of
+from s2vc_ray.ticks import count_frames, frame_step
 from s2vc_ray.times import Times
 from s2vc_ray.trail import UNKNOWN, onward
 from s2vc_ray.values import MOST_DURATIONS, Durations

@@ -19,7 +19,7 @@ from s2vc_ray.frames import decode_gop
 from s2vc_ray.gop_decoder import AnyGop, check_symbols, coded_gop, iter_decode
 from s2vc_ray.lanes import LoadedCodec
 from s2vc_ray.lockstep import Lockstep
-from s2vc_ray.sources import open_media
+from s2vc_ray.standby import Standbys
 from s2vc_ray.values import FrameDigest, GopSpec
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ class PixelCheck(SymbolCheck):
         self.measured = 0
         self.differences: list[str] = []
         self._reference = reference
+        self._sources = Standbys()
 
     def _look(self, batch: Sequence[_Waiting]) -> None:
         decoded = self._in_memory("decode", batch, self._decode)
@@ -153,8 +154,8 @@ class PixelCheck(SymbolCheck):
             yield f"{where}: not in the manifest, or not in the source"
             return
         try:
-            with open_media(reference.uri) as media:
-                source = decode_gop(media, spec, deinterlace=self._header.deinterlace)
+            with self._sources.of(reference.uri, self._header.source_sha256, spec.pts[0]) as held:
+                source = decode_gop(held, spec, deinterlace=self._header.deinterlace)
         except SourceError as error:
             yield f"{where}: {error}"
             return

@@ -142,7 +142,10 @@ class Worker:
 
     def _decode_source(self, task: GopTask) -> tuple[DecodedGop, float]:
         begun, spec = time.perf_counter(), task.spec
-        with self._meter.doing("source"), self._sources.of(spec.source_uri, task.version) as source:
+        with (
+            self._meter.doing("source"),
+            self._sources.of(spec.source_uri, task.version, spec.pts[0]) as source,
+        ):
             gop = decode_gop(source, spec, threads=self._threads, deinterlace=self._config.deinterlace)
             # The staging key names the bytes that were planned: others under it would be taken for them later.
             if task.version:

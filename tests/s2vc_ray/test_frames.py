@@ -127,7 +127,7 @@ def test_sparse_times_are_reached_by_seeking(
         return decode(stream, packet)  # type: ignore[arg-type]
 
     monkeypatch.setattr(s2vc_ray.seeking, "decode_packet", counted)
-    monkeypatch.setattr(s2vc_ray.seeking, "_walk", lambda *_: pytest.fail("read from the beginning"))
+    monkeypatch.setattr(s2vc_ray.seeking, "from_beginning", lambda *_: pytest.fail("read from the beginning"))
     last = split(probe(clip), source_uri="", video_id="v", gop=8)[-1]
     assert decode_gop(clip, last).missing == 0
     assert len(fed) < 40
