@@ -354,14 +354,19 @@ def read_manifest(destination: Storage | str) -> pa.Table:
     return table.sort_by([(name, "ascending") for name in ("created", "job", "source_name", "gop_index")])
 
 
-def read_columns(data: bytes, columns: Sequence[str]) -> pa.Table:
+def read_columns(data: bytes, columns: Sequence[str], *, compact: bool = False) -> pa.Table:
     """Columns of a part file as `SCHEMA` has them; nulls where the part is older than a column.
+
+    Args:
+        compact: hold each text once, however many rows say it.
 
     Raises:
         pyarrow.ArrowException: not a part file.
     """
     # Columns that the file does not have are passed over. Threads would cost more than such small files take.
-    table = pq.ParquetFile(pa.BufferReader(data)).read(columns=list(columns), use_threads=False)
+    texts = [name for name in columns if SCHEMA.field(name).type == pa.string()] if compact else None
+    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
+    table = file.read(columns=list(columns), use_threads=False)
     for name in columns:
         if name not in table.column_names:
             field = SCHEMA.field(name)

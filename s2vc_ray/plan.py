@@ -10,7 +10,8 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from s2vc_model.heap import give_back
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader
@@ -45,6 +46,8 @@ _LONGEST_NAME = 255
 
 _READERS = 8
 """Staged GOPs of one video read at once when a job is resumed."""
+_READ_AHEAD = 256
+"""Of these, how many are asked for at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +194,21 @@ def _unchanged(source: Source, storage: Storage, told: Description) -> SourceFix
 
 
 def read_staged(storage: Storage, prefix: str, gops: Sequence[int]) -> tuple[StagedGop, ...]:
-    """Those of ``gops`` that are staged under ``prefix``."""
+    """Those of ``gops`` that are staged under ``prefix``, without what was measured of them: that stays with their
+    payloads, for a film of ten hours has 36,000."""
     there = {item.key for item in storage.list(f"{prefix}/")}
-    keys = [key for key in (staging_key(prefix, index) for index in gops) if key in there]
-    if not keys:
+    keys = (key for key in (staging_key(prefix, index) for index in gops) if key in there)
+    if not there:
         return ()
+
+    def read(key: str) -> StagedGop:
+        return replace(unpack_staged(storage.read(key), key).gop, metrics=(), risk=None)
+
+    found: list[StagedGop] = []
     with ThreadPoolExecutor(_READERS) as readers:
-        return tuple(readers.map(lambda key: unpack_staged(storage.read(key), key).gop, keys))
+        while some := list(islice(keys, _READ_AHEAD)):
+            found.extend(readers.map(read, some))
+    return tuple(found)
 
 
 def read_fixity(uri: str) -> SourceFixity:

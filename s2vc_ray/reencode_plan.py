@@ -19,7 +19,7 @@ from s2vc_ray.errors import (
     SourceError,
     WrongWeights,
 )
-from s2vc_ray.manifest import ManifestRow, describe_archive
+from s2vc_ray.manifest import describe_archive
 from s2vc_ray.plan import (
     Plan,
     PlannedVideo,
@@ -31,7 +31,7 @@ from s2vc_ray.plan import (
     read_staged,
 )
 from s2vc_ray.probe import probe
-from s2vc_ray.revision import Revision
+from s2vc_ray.revision import Revision, Rows
 from s2vc_ray.sources import open_media
 from s2vc_ray.split import split_at
 from s2vc_ray.storage import Storage
@@ -64,7 +64,7 @@ def plan_revision(
         with open_media(uri) as media:
             info = probe(media, uri=uri)
         _check_frames(revision, uri, info, rows)
-        *starts, _ = accumulate((row.frames_expected or 0 for row in rows), initial=0)
+        *starts, _ = accumulate((frames or 0 for frames in rows.column("frames_expected")), initial=0)
         specs = split_at(info, source_uri=uri, video_id=revision.video_id, starts=starts)
         chosen = tuple(specs[index] for index in revision.gops)
         return PlannedVideo(
@@ -131,16 +131,17 @@ def _read(revision: Revision, uri: str, sha256: str) -> SourceFixity:
     return found
 
 
-def _check_frames(revision: Revision, uri: str, info: VideoInfo, rows: Sequence[ManifestRow]) -> None:
+def _check_frames(revision: Revision, uri: str, info: VideoInfo, rows: Rows) -> None:
     """Raise unless probing finds as many frames as when the archive was made, of the same size and time base."""
+    first = rows[0]
     then = (
-        sum(row.frames_expected or 0 for row in rows),
-        (rows[0].width, rows[0].height),
-        (rows[0].time_base_num, rows[0].time_base_den),
+        sum(frames or 0 for frames in rows.column("frames_expected")),
+        (first.width, first.height),
+        (first.time_base_num, first.time_base_den),
     )
     now = (info.frames, (info.width, info.height), info.time_base.as_integer_ratio())
-    if now != then or [row.gop_index for row in rows] != list(range(len(rows))):
+    if now != then or rows.column("gop_index") != list(range(len(rows))):
         raise SourceError(
             f"{uri} is read otherwise than when {revision.base} was made: frames, size and time base are {now}, not "
-            f"{then}; nothing was changed: use the version that made it ({rows[0].creator})"
+            f"{then}; nothing was changed: use the version that made it ({first.creator})"
         )

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any, overload
+
+import pyarrow as pa
 
 from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import StorageError
@@ -17,6 +22,48 @@ from s2vc_ray.sources import Source
 from s2vc_ray.staging import staging_prefix
 from s2vc_ray.storage import Storage
 from s2vc_ray.versions import archive_key
+
+_AT_ONCE = 1000
+"""Rows made together."""
+
+
+class Rows(Sequence[ManifestRow]):
+    """Rows of one part, each made when it is asked for: as objects, those of a film of ten hours take 400 MB.
+
+    Args:
+        table: a row's columns but ``job``, in their order.
+    """
+
+    def __init__(self, job: str, table: pa.Table) -> None:
+        self._job = job
+        self._table = table
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @overload
+    def __getitem__(self, index: int) -> ManifestRow: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[ManifestRow, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> ManifestRow | tuple[ManifestRow, ...]:
+        places = range(len(self))[index]
+        if isinstance(places, range):
+            return tuple(self[at] for at in places)
+        return next(self._rows(places, 1))
+
+    def __iter__(self) -> Iterator[ManifestRow]:
+        return chain.from_iterable(self._rows(at, _AT_ONCE) for at in range(0, len(self), _AT_ONCE))
+
+    def column(self, name: str) -> list[Any]:
+        """One value of each row."""
+        values: list[Any] = self._table[name].to_pylist()
+        return values
+
+    def _rows(self, begin: int, count: int) -> Iterator[ManifestRow]:
+        columns = (column.to_pylist() for column in self._table.slice(begin, count).columns)
+        return (ManifestRow(self._job, *values) for values in zip(*columns, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +108,7 @@ class Revision(Source):
         coding = _hashed(self.base_sha256, config.config_hash(weights_sha256))
         return f"{staging_prefix(self.video, source_sha256, coding, config.metrics)}-v{self.version}"
 
-    def rows(self, storage: Storage) -> list[ManifestRow]:
+    def rows(self, storage: Storage) -> Rows:
         """What the manifest says of the GOPs of the archive that counts, in their order.
 
         Raises:
@@ -69,10 +116,10 @@ class Revision(Source):
         """
         key = part_key(self.job, self.video)
         columns = [name for name in SCHEMA.names if name != "job"]
-        rows = read_columns(storage.read(key), columns).to_pylist()
-        if any(row["schema_version"] > SCHEMA_VERSION for row in rows):
+        table = read_columns(storage.read(key), columns, compact=True)
+        if any(version > SCHEMA_VERSION for version in table["schema_version"].to_pylist()):
             raise StorageError(f"manifest part {key} was written by a newer version: use that one")
-        return sorted((ManifestRow(job=self.job, **row) for row in rows), key=lambda row: row.gop_index or 0)
+        return Rows(self.job, table.sort_by("gop_index"))
 
 
 def _hashed(*parts: str) -> str:

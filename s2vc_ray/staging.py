@@ -15,6 +15,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from sys import intern
 from typing import Any
 
 from s2vc_ray.config import MetricPolicy
@@ -28,6 +29,8 @@ STAGING = "_s2vc/staging"
 _LAYOUT = 2
 _MAGIC = b"S2GOP\x002\n"
 _HEAD = struct.Struct("<II")
+_OWN = frozenset({"key", "payload_sha256"})
+"""Texts that each GOP has for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,11 @@ def gop_of(fields: Mapping[str, Any]) -> StagedGop:
     Raises:
         ValueError, TypeError, KeyError, OverflowError: they are not what that makes.
     """
+    # What all GOPs of a video say is held once.
+    fields = {
+        name: said if name in _OWN or not isinstance(said, str) else intern(said)
+        for name, said in fields.items()
+    }
     metrics = tuple(Metric(**metric) for metric in fields["metrics"])
     risk = Risk(**fields["risk"]) if fields.get("risk") else None
     return StagedGop(**{**fields, "pts": Times(fields["pts"]), "metrics": metrics, "risk": risk})

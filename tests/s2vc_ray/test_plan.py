@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,21 @@ import pytest
 from s2vc_ray.compress import compress
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.manifest import PartIndex
-from s2vc_ray.plan import PlannedVideo, PublishedVideo, VideoFailure, plan_video, read_fixity
+from s2vc_ray.plan import (
+    PlannedVideo,
+    PublishedVideo,
+    VideoFailure,
+    plan_video,
+    read_fixity,
+    read_staged,
+)
 from s2vc_ray.sources import Source
+from s2vc_ray.staging import Metric, StagedObject, pack_staged, staging_key, staging_prefix
 from s2vc_ray.storage import open_storage
+from s2vc_ray.times import Times
+from s2vc_ray.values import FrameDigest
 from tests import media
-from tests.fakes import load_fake
+from tests.fakes import load_fake, staged_gop
 
 CONFIG = JobConfig(
     model="fake", executor="local", allow_larger=True, gop=8, metrics=MetricPolicy.parse("none")
@@ -162,3 +173,25 @@ def test_a_broken_archive_is_an_error(published: Path, keep: int) -> None:
     failure = plan(published)
     assert isinstance(failure, VideoFailure)
     assert "not a whole archive" in failure.error
+
+
+def test_what_is_staged_is_known_without_its_measurements_in_little_memory(tmp_path: Path) -> None:
+    gops, storage = 600, open_storage(str(tmp_path))
+    prefix = staging_prefix("v" * 16, "a" * 64, "b" * 16, MetricPolicy())
+    measured = tuple(Metric(name, 1 / 3, 2 / 3, 32, 1 / 7, 5) for name in ("psnr", "ms_ssim", "lpips_alex"))
+    for index in range(gops):
+        pts = Times(range(32 * index, 32 * (index + 1)))
+        key = staging_key(prefix, index)
+        gop = replace(staged_gop(index, pts=pts, key=key), pts=pts, metrics=measured)
+        digests = tuple(FrameDigest(4608, f"{at:032x}") for at in pts)
+        assert storage.put(key, pack_staged(StagedObject(gop, b"payload", digests)))
+    tracemalloc.start()
+    try:
+        found = read_staged(storage, prefix, range(0, gops, 2))
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [gop.index for gop in found] == list(range(0, gops, 2))
+    assert found[3].pts == tuple(range(192, 224))
+    assert held / len(found) < 1700
+    assert peak / len(found) < 5000  # of which 256 GOPs' digests and measurements are most
