@@ -25,6 +25,10 @@ from s2vc_ray.tape import Labelled
 from s2vc_ray.times import Times
 from s2vc_ray.trail import UNKNOWN, onward
 
+_DELAY = 64
+"""Packets behind a picture's after which it has come out of its decoder, or never will: H.264 allows 16 frames, each of
+which may be two packets."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counted:
@@ -46,9 +50,13 @@ def frame_step(stream: VideoStream) -> int:
 def ticked_packets(container: InputContainer, stream: VideoStream) -> Iterator[tuple[int, VideoPacket]]:
     """Demux from where the container stands: each packet with its tick, ascending."""
     step = frame_step(stream)
-    tick = -step
+    last: int | None = None
     for packet in packets_of(container, stream):
-        tick = packet.dts if packet.dts is not None else tick + (packet.duration or step)
+        tick = packet.dts
+        # Times of damaged files may stand still or fall back, and two frames would claim the same one.
+        if tick is None or (last is not None and tick <= last):
+            tick = (-step if last is None else last) + (packet.duration or step)
+        last = tick
         yield tick, packet
 
 
@@ -149,13 +157,22 @@ def frames_from_tick(
     Args:
         packets: begin with a keyframe.
         seek: the tick of its picture, from which counting begins, and frames are given; None where that is the very
-            first packet, whose picture needs no landmark.
+            first packet, whose picture needs no landmark. Nothing is given where the picture does not come out soon.
         trail: the one in front of it.
     """
     number = 0 if seek is None else None
+    lost = False
+
+    def fed() -> Iterator[Labelled]:
+        nonlocal lost
+        for count, item in enumerate(packets):
+            if lost := number is None and count >= _DELAY:
+                return
+            yield item
+
     ticks, trails = array("q"), array("q", [trail])
-    for frame in _decode_numbered(stream, packets, ticks, trails, array("q")):
-        if seek is not None and number is None and frame.pts == 0:
+    for frame in _decode_numbered(stream, fed(), ticks, trails, array("q")):
+        if seek is not None and number is None and frame.pts == 0 and not lost:
             number = ticks.index(seek) if seek in ticks else None
         if number is not None:
             if number < len(ticks):
