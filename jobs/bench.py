@@ -54,6 +54,7 @@ def quality(
     anchors: Annotated[str, typer.Option(help="Codecs to stand beside.")] = ",".join(ANCHORS),
     model: Annotated[str, typer.Option(help="Model name or folder.")] = "small",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    refine: Annotated[int, typer.Option(help="Improve first pictures by so many steps, as jobs may.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for CSV, JSON and plots.")] = Path("bench_out"),
 ) -> None:
     """Rate and quality of each clip beside x265 slow, SVT-AV1 preset 4 and VVenC medium, with BD-rates."""
@@ -68,6 +69,7 @@ def quality(
                 policy=ClipPolicy(frames, max_lines, multiple_of),
                 sample=sample or None,
                 cache=cache_path().parent / "bench",
+                refine=refine,
             ),
             [name for name in anchors.split(",") if name],
             model,
@@ -90,11 +92,12 @@ def run_quality_command(
     """Measure, write and print; see ``quality``."""
     chosen = known_anchors(anchors)
     paths = find_clips(clips)
-    codec = load(model, device)
+    codec = load(model, device, **({"refine": options.refine} if options.refine else {}))
     identity = {
         "model_id": codec.model_id,
         "weights_sha256": codec.weights_sha256,
         "device": str(codec.device),
+        "refine": str(options.refine),
     }
     with RowsFile(out / "rows.csv", options.metrics) as table:
 
@@ -121,6 +124,7 @@ def stills(
     anchors: Annotated[str, typer.Option(help="Codecs to stand beside.")] = "x265 slow",
     model: Annotated[str, typer.Option(help="Model name or folder.")] = "small",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    refine: Annotated[int, typer.Option(help="Improve first pictures by so many steps, as jobs may.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for a PNG of each clip.")] = Path("bench_out/stills"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -130,9 +134,8 @@ def stills(
     try:
         options = StillsOptions(q, _numbers(at), gop, ClipPolicy(frames, max_lines))
         beside = known_anchors([name for name in anchors.split(",") if name])
-        found = print_stills(
-            find_clips(clips), load_s2vc(model, device), beside, options, out, console, as_json=as_json
-        )
+        codec = load_s2vc(model, device, refine=refine)
+        found = print_stills(find_clips(clips), codec, beside, options, out, console, as_json=as_json)
     except (S2vcError, ModelError) as error:
         _fail(error)
     if not found:

@@ -59,6 +59,7 @@ class QualityOptions:
         policy: which pictures of a clip.
         sample: measure at most this many frames per clip; None measures all.
         cache: folder of kept rows; None keeps none.
+        refine: by how many steps the codec was told to improve first pictures; for the key of kept rows.
     """
 
     qs: tuple[int, ...] = (8, 16, 24, 32, 40, 48, 56, 63)
@@ -68,6 +69,7 @@ class QualityOptions:
     policy: ClipPolicy = field(default_factory=ClipPolicy)
     sample: int | None = None
     cache: Path | None = None
+    refine: int = 0
 
     def __post_init__(self) -> None:
         if not self.qs or any(not 0 <= q <= 63 for q in self.qs):
@@ -172,7 +174,7 @@ def code_with_s2vc(clip: Clip, codec: LoadedCodec, q: int, gop: int) -> Coded:
 def code_fingerprint() -> str:
     """SHA-256 of the source of our codec and archive: rows of other code must not be taken for this code's."""
     digest = hashlib.sha256()
-    for package, left_out in ((s2vc_model, ("train", "metrics")), (s2vc_ray.archive, ())):
+    for package, left_out in ((s2vc_model, ("metrics",)), (s2vc_ray.archive, ())):
         root = Path(str(package.__file__)).parent
         for path in sorted(root.rglob("*.py")):
             if path.relative_to(root).parts[0] not in left_out:
@@ -207,6 +209,7 @@ def _rows(
         "torch": torch.__version__,
         "code": code_fingerprint(),
         "gop": options.gop,
+        "refine": options.refine,
     }
     for q in options.qs:
         job = _Job(clip, OURS, q, {**about_us, "q": q}, partial(code_with_s2vc, clip, codec, q, options.gop))

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ from s2vc_model.prior import Prior
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
 from s2vc_model.transforms import InterTransform, IntraTransform
 from s2vc_model.weight_files import LoadedWeights, load_weights
+
+if TYPE_CHECKING:
+    from s2vc_model.refine import Refiner
 
 Frames = npt.NDArray[np.uint8]
 _In = TypeVar("_In")
@@ -56,6 +59,7 @@ class S2vcCodec:
 
     Args:
         enlarge: whether pictures are coded larger than they are where the weights' rules say so. Decoding asks no rule.
+        refine: steps by which the latents of a GOP's first picture are improved; see `s2vc_model.refine`. 0: none.
     """
 
     def __init__(
@@ -65,15 +69,23 @@ class S2vcCodec:
         lockstep: bool | None = None,
         half: bool | None = None,
         enlarge: bool = True,
+        refine: int = 0,
     ) -> None:
         self.model_id, self.weights_sha256 = weights.model_id, weights.sha256
         self.preset, self.device = weights.network.config.preset, device
         self._half = device.type == "cuda" if half is None else half
         quick = device.type == "cpu" and not self._half
+        weights.network.requires_grad_(False)
         weights.network.for_inference(torch.bfloat16 if self._half else None, quick)
         self._net = weights.network.to(device).to(memory_format=torch.channels_last)
         self._coders = {kind: Coder(tables) for kind, tables in weights.tables.items()}
         self._scales = weights.scales if enlarge else PictureScales()
+        self._refiner: Refiner | None = None
+        if refine:
+            # Imported here: most processes code or read without, and gradients bring a network of their own.
+            from s2vc_model.refine import Refiner
+
+            self._refiner = Refiner(self._net, refine, device)
         self.lockstep = device.type != "cpu" if lockstep is None else lockstep
         self.parallel = _LOCKSTEP if self.lockstep else _cores()
         self._lanes = ThreadPoolExecutor(_cores(), "s2vc-lane", torch.set_num_threads, (1,))
@@ -87,6 +99,8 @@ class S2vcCodec:
             return sys.maxsize
         rows, cols = coded_size(height, width, self._scales.scale(height, width))
         pixels, itemsize = padded_side(rows) * padded_side(cols), 2 if self._half else 4
+        if stage == "encode" and self._refiner and pixels <= self._refiner.most_pixels:
+            stage = "refine"
         free = free_bytes(self.device)
         return gops_that_fit(self._net.config.generator, stage, pixels, free, itemsize)
 
@@ -118,7 +132,9 @@ class S2vcCodec:
         before: Tensor | None = None
         for t in range(len(work[0].frames)):
             live = sum(len(w.frames) > t for w in work)
-            x = self._upload([w.frames[t] for w in work[:live]], work[0].scale)
+            sources = self._upload([w.frames[t] for w in work[:live]])
+            height, width = coded_size(sources.shape[2], sources.shape[3], work[0].scale)
+            x = padded(resized(sources, height, width)).contiguous(memory_format=torch.channels_last)
             quality = torch.tensor([w.quantiser for w in work[:live]], device=self.device)
             light = luma(x)
             with self._autocast():
@@ -131,6 +147,8 @@ class S2vcCodec:
                     y = self._net.inter.encode(x, state.buffer, feature, block_motion(light, before[:live]))
                 transform, prior = self._kind(t)
                 z = transform.hyper(y)
+                if self._refiner and t == 0:
+                    y, z = self._refined(self._refiner, x, sources, (height, width), quality, y, z)
             carried = state.prior if state else None
             blocks, latents = encode_frame(prior, y.float(), z.float(), quality, carried)
             for w, own, digest in zip(work, blocks, latents.digests, strict=False):
@@ -138,6 +156,21 @@ class S2vcCodec:
             if any(len(w.frames) > t + 1 for w in work):
                 state = self._advance(latents, state, feature)
                 before = light
+
+    def _refined(
+        self,
+        refiner: Refiner,
+        x: Tensor,
+        sources: Tensor,
+        size: tuple[int, int],
+        quality: Tensor,
+        y: Tensor,
+        z: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Better latents of first pictures, one after the other: gradients take memory."""
+        rows = [slice(i, i + 1) for i in range(len(x))]
+        better = [refiner(x[i], sources[i], size, quality[i], y[i].float(), z[i].float()) for i in rows]
+        return torch.cat([one for one, _ in better]), torch.cat([one for _, one in better])
 
     def decode_gops(self, gops: Sequence[EncodedGop]) -> list[Frames]:
         """Decode GOPs of one frame size to (T, H, W, 3) uint8 RGB each.
@@ -256,11 +289,9 @@ class S2vcCodec:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._half)
 
-    def _upload(self, frames: list[Frames], scale: int) -> Tensor:
+    def _upload(self, frames: list[Frames]) -> Tensor:
         batch = torch.from_numpy(np.stack(frames)).to(self.device).permute(0, 3, 1, 2)
-        h, w = coded_size(batch.shape[2], batch.shape[3], scale)
-        x = padded(resized(batch.float() / 127.5 - 1, h, w))
-        return x.contiguous(memory_format=torch.channels_last)
+        return batch.float() / 127.5 - 1
 
     def _download(self, picture: Tensor, gop: EncodedGop) -> Frames:
         h, w = gop.coded_size
@@ -320,23 +351,27 @@ def prior_name(t: int) -> str:
     return "inter" if t else "intra"
 
 
-def load_model(model: str | Path = "small", device: str = "auto", *, enlarge: bool = True) -> S2vcCodec:
+def load_model(
+    model: str | Path = "small", device: str = "auto", *, enlarge: bool = True, refine: int = 0
+) -> S2vcCodec:
     """Load a codec.
 
     Args:
         model: a packaged preset (``small``) or a directory with weights.
         device: ``auto`` (a GPU when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         enlarge: code small pictures larger than they are where the weights gain by it; see `picture_scale`.
+        refine: steps, 0..64, by which the latents of a GOP's first picture are improved; see `refine`.
 
     Raises:
         WeightsError: no such model, damaged, or not provably exact.
-        ModelError: the device is not there.
+        MetricWeightsMissing: ``refine`` needs LPIPS' weights, and they were never fetched.
+        ModelError: the device is not there, or ``refine`` is out of range.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"device {device!r} was asked for, but torch sees no GPU; use 'auto' or 'cpu'")
-    return S2vcCodec(load_weights(model), torch.device(device), enlarge=enlarge)
+    return S2vcCodec(load_weights(model), torch.device(device), enlarge=enlarge, refine=refine)
 
 
 def _cores() -> int:

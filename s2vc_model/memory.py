@@ -5,6 +5,7 @@ each is under way. They were counted over tensors; for the workspaces that convo
 In bytes per pixel, half precision:
 
     small  encode   95 a GOP          1080p: 0.20 GB a GOP; 8 GOPs 1.6 GB, at 4K 6.4 GB
+           refine   95 a GOP, 2100 once: gradients of one picture at a time; 4.6 GB at 1080p
            decode  124 a GOP          1080p: 0.26 GB
     sd15   encode  230 a GOP          1080p: 0.48 GB
            U-Net   315 a GOP          1080p: 0.66 GB
@@ -35,6 +36,7 @@ class Phase:
 
 NEEDS: dict[tuple[str, str], tuple[Phase, ...]] = {
     ("small", "encode"): (Phase(95),),
+    ("small", "refine"): (Phase(95, once=2100),),
     ("small", "decode"): (Phase(124),),
     ("sd", "encode"): (Phase(230),),
     ("sd", "decode"): (Phase(315), Phase(90, once=1536)),
@@ -47,7 +49,7 @@ def gops_that_fit(generator: str, stage: str, pixels: int, free: int, itemsize: 
 
     Args:
         generator: `CodecConfig.generator`.
-        stage: ``encode`` or ``decode``.
+        stage: ``encode``, ``decode``, or ``refine``: to encode and refine first pictures.
         pixels: of a padded frame.
         free: bytes that may be taken.
         itemsize: bytes of a float: 2 or 4.

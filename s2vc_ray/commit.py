@@ -209,6 +209,7 @@ def _header(video: PlannedVideo, deinterlaced: int | None, job: JobContext) -> A
         shots=job.config.scene_cuts,
         deinterlace=job.config.deinterlace,
         own_size=not job.config.enlarge,
+        refine=job.config.refine,
     )
 
 

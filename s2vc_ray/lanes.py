@@ -70,18 +70,18 @@ class LoadedCodec(GopCodec, Protocol):
 
 
 CodecLoader = Callable[..., LoadedCodec]
-"""(model, device) to a codec, with ``enlarge=False`` where a job asks for it; `load_s2vc` is the real one."""
+"""(model, device), and what `JobConfig.coding` names, to a codec; `load_s2vc` is the real one."""
 
 
-def load_s2vc(model: str, device: str, enlarge: bool = True) -> LoadedCodec:
-    """Load the S2VC codec; without ``enlarge``, it codes all pictures at their own size.
+def load_s2vc(model: str, device: str, enlarge: bool = True, refine: int = 0) -> LoadedCodec:
+    """Load the S2VC codec; for ``enlarge`` and ``refine`` see `JobConfig`.
 
     Raises:
         ModelError: no such model, or damaged weights.
     """
     from s2vc_model.codec import load_model
 
-    return load_model(model, device=device, enlarge=enlarge)
+    return load_model(model, device=device, enlarge=enlarge, refine=refine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,8 +357,8 @@ class Lanes:
         with self._loading:
             if self._codec is None:
                 try:
-                    other = {} if self._config.enlarge else {"enlarge": False}
-                    codec = self._load_codec(self._config.model, self._config.device, **other)
+                    config = self._config
+                    codec = self._load_codec(config.model, config.device, **config.coding)
                     if self._config.metrics.enabled:
                         _check_metrics(self._config.metrics.names)
                     if self._config.metrics.faces:

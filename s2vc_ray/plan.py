@@ -312,6 +312,8 @@ def _difference(header: ArchiveHeader, source_sha256: str, config: JobConfig, we
         return f"was made with --{'' if header.shots else 'no-'}scene-cuts"
     if header.deinterlace != config.deinterlace:
         return f"was made {'with' if header.deinterlace else 'without'} --deinterlace"
+    if header.refine != config.refine:
+        return f"was made with --refine {header.refine}, not {config.refine}"
     if header.own_size == config.enlarge:
         return f"was made with --{'no-' if header.own_size else ''}enlarge"
     return ""

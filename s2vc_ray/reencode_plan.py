@@ -112,11 +112,11 @@ def _check_archive(revision: Revision, storage: Storage, config: JobConfig, weig
             f"{revision.base} was coded by {header.model_id} (weights {header.weights_sha256[:12]}), and an archive "
             f"has one model; that of this job has weights {weights_sha256[:12]}: give the other with --model"
         )
-    made = (header.shots, header.deinterlace, not header.own_size)
-    if made != (config.scene_cuts, config.deinterlace, config.enlarge):
+    made = (header.shots, header.deinterlace, not header.own_size, header.refine)
+    if made != (config.scene_cuts, config.deinterlace, config.enlarge, config.refine):
         raise ConfigError(
-            f"{revision.base} was made with other options for scene cuts, interlaced or small pictures than the "
-            "manifest says"
+            f"{revision.base} was made with other options for scene cuts, interlaced, small or first pictures than "
+            "the manifest says"
         )
 
 

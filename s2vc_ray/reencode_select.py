@@ -21,7 +21,7 @@ from s2vc_ray.storage import Storage
 from s2vc_ray.storage_local import local_errors
 
 _BATCH = 1000
-_OPTIONS = {"scene_cuts": False, "deinterlace": False, "enlarge": True}
+_OPTIONS = {"scene_cuts": False, "deinterlace": False, "enlarge": True, "refine": 0}
 """What was asked for where the manifest does not say: jobs of times before there were these options."""
 _QUERY = """
     SELECT job, video_id, any_value(source_uri) AS uri, any_value(source_name) AS name, any_value(archive) AS base,

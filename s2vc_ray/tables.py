@@ -161,6 +161,7 @@ def archive_facts(reader: ArchiveReader, *, verified: bool) -> dict[str, Any]:
         "gop_length": header.gop_length,
         "scene_cuts": header.shots,
         "enlarge": not header.own_size,
+        "refine": header.refine,
         "q": header.q,
         "target": header.target or None,
         "policy": header.policy or None,

@@ -138,8 +138,8 @@ def _first(marker: str) -> bool:
     return True
 
 
-def load_fake(model: str, device: str, enlarge: bool = True) -> FakeCodec:
-    """Stands in for `s2vc_ray.worker.load_s2vc`. A fake codes every picture at its own size."""
+def load_fake(model: str, device: str, enlarge: bool = True, refine: int = 0) -> FakeCodec:
+    """Stands in for `s2vc_ray.worker.load_s2vc`. A fake has only one way to code."""
     return FakeCodec(model, device)
 
 

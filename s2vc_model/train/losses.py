@@ -29,15 +29,24 @@ class Perceptual(nn.Module):
 
     def forward(self, decoded: Tensor, target: Tensor) -> Tensor:
         """Distances (N,) of pictures (N, 3, H, W)."""
-        layout = torch.channels_last
-        with torch.no_grad():
-            wanted = [_unit(f) for f in self.lpips.features(target.to(self.dtype).contiguous(memory_format=layout))]
-        got = self.lpips.features(decoded.to(self.dtype).contiguous(memory_format=layout))
+        return self.distance(decoded, self.wanted(target))
+
+    @torch.no_grad()
+    def wanted(self, target: Tensor) -> list[Tensor]:
+        """What of ``target`` (N, 3, H, W) pictures are compared with."""
+        return [_unit(f) for f in self._features(target)]
+
+    def distance(self, decoded: Tensor, wanted: list[Tensor]) -> Tensor:
+        """Distances (N,) of pictures from those that ``wanted`` was made of."""
+        got = self._features(decoded)
         total = torch.zeros(decoded.shape[0], device=decoded.device)
         for stage, (a, b) in enumerate(zip(got, wanted, strict=True)):
             head = self.lpips.get_buffer(f"head{stage}").view(1, -1, 1, 1)
             total = total + ((_unit(a) - b).square() * head).float().sum(1).mean((1, 2))
         return total
+
+    def _features(self, pictures: Tensor) -> list[Tensor]:
+        return self.lpips.features(pictures.to(self.dtype).contiguous(memory_format=torch.channels_last))
 
 
 def _unit(f: Tensor) -> Tensor:

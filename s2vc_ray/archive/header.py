@@ -51,6 +51,7 @@ class ArchiveHeader:
         shots: GOPs with scene cuts were to be coded shot by shot.
         deinterlace: pictures that the source's decoder flags as interlaced were asked to be made progressive.
         own_size: no pictures were to be coded larger than they are, where the model would have gained by it.
+        refine: steps by which first pictures were improved before they were coded, 0..64.
         target: what each GOP's q was searched for, in the job's words; empty where it was given.
         policy: the policy that its GOPs were coded under, as canonical JSON; empty without.
         durations: (pts, duration) of frames that are shown for less than the time to the next one.
@@ -90,6 +91,7 @@ class ArchiveHeader:
     shots: bool = False
     deinterlace: bool = False
     own_size: bool = False
+    refine: int = 0
     archive_version: int = 1
     replaces: str = ""
     revision: str = ""
@@ -130,7 +132,7 @@ class ArchiveHeader:
         """Canonical JSON: ASCII, keys sorted, no white space, fractions as ``[numerator, denominator]``, options only
         where they were asked for, and no word on versions in the first."""
         names = [field.name for field in dataclasses.fields(self)]
-        absent = {name for name in (*_OPTIONS, "target", "policy", "durations") if not getattr(self, name)}
+        absent = {name for name in (*_OPTIONS, "refine", "target", "policy", "durations") if not getattr(self, name)}
         if self.archive_version == 1:
             absent.update(_VERSION)
         values = {name: _plain(getattr(self, name)) for name in names if name not in absent}
@@ -181,6 +183,7 @@ _RANGES = {
     "source_bit_depth": (0, 64),
     "source_stream": (0, 1 << 16),
     "archive_version": (1, _INT64),
+    "refine": (0, 64),
 }
 _MAX_DECISIONS = 32
 _MAX_TIME = (1 << 61) - 1

@@ -158,6 +158,7 @@ def test_a_source_name_need_not_be_utf8() -> None:
         {"policy": "p" * 4097},
         {"deinterlace": None},
         {"own_size": 1},
+        {"refine": 65},
         {"archive_version": 0},
         {"replaces": "ab" * 32},
         {"revision": "ab" * 8},
@@ -210,11 +211,11 @@ def test_tags_and_decisions_come_back() -> None:
 
 
 def test_options_are_written_only_where_asked_for() -> None:
-    optional = {"shots", "deinterlace", "own_size", "target", "policy", "durations"}
+    optional = {"shots", "deinterlace", "own_size", "refine", "target", "policy", "durations"}
     assert not optional & set(json.loads(header().to_json()))
     assert ArchiveHeader.from_json(header(target="bpp=0.02").to_json()).target == "bpp=0.02"
     assert ArchiveHeader.from_json(header(policy="{}").to_json()).policy == "{}"
-    asked = header(shots=True, deinterlace=True, own_size=True)
+    asked = header(shots=True, deinterlace=True, own_size=True, refine=3)
     assert ArchiveHeader.from_json(asked.to_json()) == asked
 
 

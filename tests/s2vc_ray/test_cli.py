@@ -57,14 +57,12 @@ def test_there_and_back(s2vc: Call, clip: Path, tmp_path: Path, capsys: pytest.C
 def test_options_can_be_turned_round(s2vc: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {"x264-params": "tff=1"}
     clip = media.make_clip(tmp_path / "a.mp4", rgb=media.scenes((5, 9)), options=options, fields="tff")
-    assert (
-        s2vc("compress", clip, tmp_path / "out", "--no-scene-cuts", "--deinterlace", "--no-enlarge", *OPTIONS)
-        == 0
-    )
+    asked = ("--no-scene-cuts", "--deinterlace", "--no-enlarge", "--refine", 3)
+    assert s2vc("compress", clip, tmp_path / "out", *asked, *OPTIONS) == 0
     assert s2vc("info", tmp_path / "out" / "a.mp4.s2vc", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["scene_cuts"], facts["deinterlace"], facts["field_order"]) == (False, True, "progressive")
-    assert (facts["gops"], facts["gop_length"], facts["enlarge"]) == (2, 8, False)
+    assert (facts["gops"], facts["gop_length"], facts["enlarge"], facts["refine"]) == (2, 8, False, 3)
 
 
 def test_json_everywhere(s2vc: Call, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

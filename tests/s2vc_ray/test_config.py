@@ -99,6 +99,7 @@ def test_unknown_metric_name() -> None:
         {"scene_cuts": False},
         {"deinterlace": True},
         {"enlarge": False},
+        {"refine": 3},
     ],
 )
 def test_hash_changes_with_what_decides_bytes(change: dict[str, Any]) -> None:

@@ -148,6 +148,7 @@ def test_it_is_skipped_with_the_same_options_and_refused_with_others(clips: Path
         (replace(CUTS, scene_cuts=False), "with --scene-cuts"),
         (replace(CUTS, deinterlace=True), "without --deinterlace"),
         (replace(CUTS, enlarge=False), "with --enlarge"),
+        (replace(CUTS, refine=3), "--refine 0, not 3"),
         (replace(CUTS, gop=8), "GOP 16"),
     ):
         failure = planned(clips, made, other)

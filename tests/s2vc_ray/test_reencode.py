@@ -434,13 +434,14 @@ def test_options_of_archives_are_taken_from_the_manifest(clip: Path, tmp_path: P
     out, other = tmp_path / "out", media.make_clip(clip.with_name("b.mp4"), frames=9, seed=3)
     first(clip, out, scene_cuts=True)
     assert only(again(out)).status == "ok"
-    first(other, out, scene_cuts=False, enlarge=False)
+    first(other, out, scene_cuts=False, enlarge=False, refine=2)
     with pytest.raises(ConfigError, match="different options"):
         again(out, "true", quality=62)
     assert only(again(out, "source_name = 'b.mp4'")).status == "ok"
     assert {row["status"] for row in rows(out)} == {"ok"}
     with (out / "b.mp4.v2.s2vc").open("rb") as stream:
-        assert ArchiveReader(stream).header.own_size
+        header = ArchiveReader(stream).header
+    assert (header.own_size, header.refine) == (True, 2)
 
 
 def test_open_storage_is_enough(out: Path) -> None:

@@ -125,16 +125,16 @@ def test_an_unusable_model_is_a_config_error(tmp_path: Path) -> None:
         worker(tmp_path, replace(CONFIG, model="nonsense")).identity()
 
 
-@pytest.mark.parametrize("enlarge", [True, False])
-def test_the_codec_is_told_when_small_pictures_stay_as_they_are(tmp_path: Path, enlarge: bool) -> None:
-    told: list[bool] = []
+@pytest.mark.parametrize("asked", [{}, {"enlarge": False}, {"refine": 3}, {"enlarge": False, "refine": 64}])
+def test_the_codec_is_told_how_to_code(tmp_path: Path, asked: dict[str, Any]) -> None:
+    told: list[dict[str, Any]] = []
 
-    def load(model: str, device: str, enlarge: bool = True) -> FakeCodec:
-        told.append(enlarge)
+    def load(model: str, device: str, **options: Any) -> FakeCodec:
+        told.append(options)
         return FakeCodec(model, device)
 
-    worker(tmp_path, replace(CONFIG, enlarge=enlarge), load=load).identity()
-    assert told == [enlarge]
+    worker(tmp_path, replace(CONFIG, **asked), load=load).identity()
+    assert told == [asked]
 
 
 def test_identity_names_the_codec(tmp_path: Path) -> None:
