@@ -131,9 +131,8 @@ class Standby:
             kept.close()
 
     def put(self, tape: Tape) -> Tape:
-        """Take over a tape in place of the last, which whoever plays it must be done with."""
-        if self.tape:
-            self.tape.close()
+        """Take over a tape in place of the last. Readings end, for any may have played that."""
+        self._end_all()
         self.tape = tape
         return tape
 
@@ -163,14 +162,18 @@ class Standby:
     def close(self) -> None:
         """Let go of what is held, now and later."""
         self._closed = True
+        self._end_all()
+        if self._opened:
+            self._opened[0].close()
+            self._opened = None
+
+    def _end_all(self) -> None:
+        """Whoever went on playing a tape that is closed would end the process."""
         for place in list(self._readings):
             self.end(place)
         if self.tape:
             self.tape.close()
             self.tape = None
-        if self._opened:
-            self._opened[0].close()
-            self._opened = None
 
 
 @dataclass(frozen=True, slots=True)
