@@ -16,7 +16,8 @@ Each line is a source that `tests/matrix` makes, compresses, decompresses and ch
 this page from what the checks return, and the tests fail where it says anything else. The codec under the checks is
 the small fake one of the tests: everything here is about what surrounds the pictures, and about which pictures there
 are. Another test decodes every source that is not refused by GOPs and straight through, and compares the digests of
-all frames; a third compares GOPs that are read alone with what a worker reads, which holds sources open, in five orders.
+all frames; a third compares GOPs that are read alone with what a worker reads, which holds sources open, in five
+orders.
 
 | case | what must survive | result |
 |---|---|---|
