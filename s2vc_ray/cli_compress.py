@@ -55,7 +55,7 @@ def compress(
         bool,
         typer.Option(
             help="Code small pictures larger than they are where that pays (s2vc model info says when); without, up "
-            "to 400 lines are coded more than twice as fast, and look worse in the same bytes."
+            "to 400 lines are coded about twice as fast, and look worse in the same bytes."
         ),
     ] = True,
     refine: Annotated[
@@ -63,7 +63,7 @@ def compress(
         typer.Option(
             metavar="STEPS",
             help="Improve the first picture of each GOP by so many steps, 0 to 64, before it is coded: slower, and "
-            "fewer bytes for what it looks like. 3 do most of it.",
+            "mostly, not always, a little better in as many bytes. 3 do most of it.",
         ),
     ] = 0,
     quality: Annotated[

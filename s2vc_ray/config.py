@@ -103,10 +103,10 @@ class JobConfig:
         gop: frames per GOP, 1..1024; the last GOP of a video may be shorter.
         scene_cuts: begin anew with an intra frame where a scene begins within a GOP. See `s2vc_ray.shots`.
         deinterlace: make progressive pictures of those that the source's decoder flags as interlaced.
-        enlarge: code small pictures larger than they are where the model gains by it; without, they take less than half
+        enlarge: code small pictures larger than they are where the model gains by it; without, they take about half
             of the time, and more bytes for what they look like.
         refine: steps by which the first picture of each GOP is improved before it is coded, 0..64; it takes time and
-            saves bytes. See `s2vc_model.refine`.
+            mostly pays. See `s2vc_model.refine`.
         quality: quality index, 0 (smallest) .. 63 (best). The default is the lowest at which what enters a scene
             has been seen to appear. With a ``target`` the highest that any GOP may take.
         target: what each GOP's own quality index is searched for; None: ``quality`` is every GOP's. See

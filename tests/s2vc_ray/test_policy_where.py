@@ -26,6 +26,7 @@ from s2vc_ray.targets import Floor
 from tests import media
 from tests.audited import video
 from tests.fakes import load_fake
+from tests.s2vc_ray.test_policy_job import config as policy_config
 
 TOP = """
 floor = "psnr=12"
@@ -203,21 +204,8 @@ def test_what_cannot_be_held_is_told_at_once() -> None:
 
 
 def config(policy: Policy, /, **changes: Any) -> JobConfig:
-    fields: dict[str, Any] = {
-        "model": "fake",
-        "executor": "local",
-        "device": "cpu",
-        "gop": 4,
-        "scene_cuts": False,
-        "quality": 63,
-        "batch": 8,
-        "metrics": MetricPolicy.parse("sample:1", ("psnr", "ms_ssim")),
-        "target": policy.floor,
-        "fallback": policy.fallback,
-        "policy": policy,
-        "allow_larger": True,
-    }
-    return JobConfig(**{**fields, **changes})
+    measured = MetricPolicy.parse("sample:1", ("psnr", "ms_ssim"))
+    return policy_config(policy, **{"gop": 4, "batch": 8, "metrics": measured, **changes})
 
 
 @pytest.fixture(scope="module")
