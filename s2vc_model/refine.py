@@ -16,12 +16,10 @@ import torch
 from torch import Tensor
 
 from s2vc_model.errors import ModelError
-from s2vc_model.integer import STEPS, requantise, round_through
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.pictures import resized, sharpened
-from s2vc_model.prior import OCTAVE_ZERO, PER_OCTAVE, SKIP_BELOW, Prior, checkerboard
 from s2vc_model.train.losses import Perceptual, rate_weights
-from s2vc_model.train.rate import laplace_bits
+from s2vc_model.train.rate import estimate
 from s2vc_model.train.recipe import Weights
 
 MAX_STEPS = 64
@@ -93,11 +91,11 @@ class Refiner:
             with torch.set_grad_enabled(step < self.steps):
                 latent, soft, bits = self._coded(places[0], scale, places[1], q)
                 distortion = self._distortion(latent, x, source, wanted, size)
-            loss = float((distortion + worth * bits).detach())
+            loss = float((distortion + worth * bits.sum()).detach())
             if loss < least:
                 least, best = loss, (places[0].detach() / scale, places[1].detach().clone())
             if step < self.steps:
-                adam.step(torch.autograd.grad(distortion + worth * soft, places))
+                adam.step(torch.autograd.grad(distortion + worth * soft.sum(), places))
         return best
 
     def _coded(self, target: Tensor, scale: Tensor, z: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,47 +113,6 @@ class Refiner:
         light = (buffer.picture.float() - x).abs().mean()
         perceptual = self._perceptual.distance(seen, wanted).mean()
         return w.l1 * (seen - source).abs().mean() + w.perceptual * perceptual + w.light * light
-
-
-def estimate(
-    prior: Prior, target: Tensor, scale: Tensor, z: Tensor, q: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents as they would be decoded, and what they would cost.
-
-    Args:
-        prior: of first frames, frozen.
-        target: latents in quantiser steps (1, Y, h, w).
-        scale: ``prior.quantiser(q)``.
-        z: hyper-latents (1, Z, ceil(h/4), ceil(w/4)).
-
-    Returns:
-        Dequantised latents, through which gradients pass straight; bits of what is not yet rounded, which pull small
-        residuals to zero; and bits of what is. The two passes are those of `s2vc_model.latents.two_passes`, with
-        means and scales not rounded, so that gradients reach them.
-    """
-    symbols = round_through(z)
-    mean, width = prior.z_mean[:, None, None], torch.exp(prior.z_log_scale)[:, None, None] + 0.03
-    soft, bits = (laplace_bits(value - mean, width).sum() for value in (z, symbols.detach()))
-    hidden, raw = prior.first(prior.hyper(symbols, (target.shape[2], target.shape[3])), None, q)
-    octaves = torch.log2(scale)
-    first = checkerboard(target.shape[1], target.shape[2], target.shape[3], target.device)
-
-    def coded(raw: Tensor, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        means, log2 = (raw / 256).chunk(2, 1)
-        place = log2 + octaves
-        counts = where & ((place + OCTAVE_ZERO) * PER_OCTAVE >= SKIP_BELOW - 0.5)
-        residual = target - means * scale
-        rounded = torch.where(counts, round_through(residual), torch.zeros_like(residual))
-        spread = torch.exp2(place.clamp(-OCTAVE_ZERO, 6.2))
-        costs = (laplace_bits(value, spread) for value in (residual, rounded.detach()))
-        soft, bits = (torch.where(counts, cost, torch.zeros_like(cost)).sum() for cost in costs)
-        return rounded + means * scale, soft, bits
-
-    zero = torch.zeros_like(target)
-    early, soft0, bits0 = coded(raw, first)
-    early = torch.where(first, early, zero)
-    late, soft1, bits1 = coded(prior.second(requantise(early / scale * STEPS), hidden), ~first)
-    return torch.where(first, early, late) / scale, soft + soft0 + soft1, bits + bits0 + bits1
 
 
 class _Adam:

@@ -29,15 +29,10 @@ def verify(
     depth: Annotated[
         str,
         typer.Option(
-            help="structure: every checksum; symbols: decode every symbol; pixels: and measure again."
+            help="structure: headers, indexes and sizes, seconds for a terabyte; bytes: every checksum; "
+            "symbols: decode every symbol; pixels: and measure again."
         ),
-    ] = "structure",
-    quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick", help="Of structure, only headers, indexes and sizes: seconds for a terabyte."
-        ),
-    ] = False,
+    ] = "bytes",
     source: Annotated[
         str | None,
         typer.Option(
@@ -60,7 +55,7 @@ def verify(
 
     \b
     s2vc verify out/
-    s2vc verify s3://bucket/compressed --quick
+    s2vc verify s3://bucket/compressed --depth structure
     s2vc verify out/ --depth symbols --sample 5%
     s2vc verify out/ --depth pixels --source /mnt/tapes
     s2vc verify film.mp4.s2vc --json
@@ -68,7 +63,7 @@ def verify(
     from s2vc_ray.verify import verify as run
     from s2vc_ray.verify_archive import VerifyOptions
 
-    options = VerifyOptions(depth, quick, source, _share(sample), model, device, events, limit)
+    options = VerifyOptions(depth, source, _share(sample), model, device, events, limit)
     console, done = Console(stderr=True), 0
     with console.status("listing") as status:
 
@@ -166,6 +161,6 @@ def _show(report: VerifyReport) -> None:
         ", ".join(f"{number} {outcome}" for outcome, number in sorted(report.counts.items()))
         or "nothing to do"
     )
-    looked = f"{size(report.bytes)} read" if not report.quick else "headers and indexes read"
+    looked = f"{size(report.bytes)} read" if report.depth != "structure" else "headers and indexes read"
     decoded = f", {report.gops} GOPs and {report.frames} frames decoded" if report.gops else ""
     typer.echo(f"{report.target}: {counts}; {looked}{decoded} in {report.seconds:.1f} s")

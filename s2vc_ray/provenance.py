@@ -53,7 +53,7 @@ class Event:
         run: the job, or the verification, that it was part of.
         agent, agent_version: the program.
         model_id, weights_sha256, device: what decoded or coded; None where nothing was.
-        depth: of a verification: ``structure``, ``structure --quick``, ``symbols`` or ``pixels``.
+        depth: of a verification: ``structure``, ``bytes``, ``symbols`` or ``pixels``.
         object: key of the archive under the destination.
         object_sha256: of the archive's bytes at that time; None when they were not all read, or not there.
         outcome: ``success``, ``failure`` or ``not measured``.

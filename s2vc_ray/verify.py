@@ -1,6 +1,7 @@
 """Whether archives are still what was committed: against the manifest, and as deep into the bytes as is asked for.
 
-    structure   every CRC and the SHA-256 of every archive and frame list (``quick``: header, index and sizes)
+    structure   header and index of every archive, their CRCs, and all sizes: seconds for a terabyte
+    bytes       and every CRC, and the SHA-256 of every archive and frame list
     symbols     and every GOP entropy-decoded, every symbol checksum compared
     pixels      and every GOP decoded, and measured against its source as the manifest says it was
 
@@ -63,7 +64,7 @@ def verify(
         ModelError: the model cannot be loaded.
         StorageError: a destination cannot be listed, or its events not be written.
     """
-    codec = load_codec(options.model, options.device) if options.depth != "structure" else None
+    codec = load_codec(options.model, options.device) if options.decodes else None
     alone = [target for target in targets if target.endswith(ARCHIVE_SUFFIX)]
     reports = [
         _verify_destination(open_storage(target), options, codec, watch)
@@ -84,7 +85,7 @@ def _verify_alone(
 ) -> VerifyReport:
     """Archives without their manifest, which can only be compared with themselves."""
     begun = time.monotonic()
-    report = VerifyReport(" ".join(uris), options.depth, options.quick, 1.0)
+    report = VerifyReport(" ".join(uris), options.depth, 1.0)
     verifier = ArchiveVerifier(options, None, codec)
     for uri in uris:
         _take(verifier.verify(partial(open_source, uri), Word(uri)), report, options, watch, len(uris))
@@ -97,7 +98,7 @@ def _verify_destination(
 ) -> VerifyReport:
     """Everything that lies at a destination, and everything that should."""
     begun = time.monotonic()
-    report = VerifyReport(storage.uri, options.depth, options.quick, options.sample)
+    report = VerifyReport(storage.uri, options.depth, options.sample)
     agent = _agent(codec)
     with survey(storage) as found, ExitStack() as stack:
         ((archives, words),) = found.rows(
@@ -105,8 +106,7 @@ def _verify_destination(
         )
         if not archives and not words:
             raise ObjectMissing(f"nothing of a compress job under {storage.uri}: is that its destination?")
-        depth = options.depth + (" --quick" if options.quick else "")
-        log = stack.enter_context(EventLog(storage, depth)) if options.events else None
+        log = stack.enter_context(EventLog(storage, options.depth)) if options.events else None
         for verdict in _verdicts(found, options, codec):
             _take(verdict, report, options, watch, archives)
             if log is not None:

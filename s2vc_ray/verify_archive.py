@@ -28,7 +28,6 @@ class VerifyOptions:
 
     Attributes:
         depth: one of `DEPTHS`; each does what those before it do.
-        quick: of ``structure``, only what header, index and sizes tell.
         source: folder, prefix or file where sources lie; None is where the manifest says.
         sample: share of the videos, chosen by their ids: the same ones every time.
         model, device: what decodes; see `s2vc_ray.config.JobConfig`.
@@ -36,8 +35,7 @@ class VerifyOptions:
         limit: most problems named; 0 names all.
     """
 
-    depth: str = "structure"
-    quick: bool = False
+    depth: str = "bytes"
     source: str | None = None
     sample: float = 1.0
     model: str = "small"
@@ -48,12 +46,20 @@ class VerifyOptions:
     def __post_init__(self) -> None:
         if self.depth not in DEPTHS:
             raise ConfigError(f"depth is {self.depth!r}: choose one of {', '.join(DEPTHS)}")
-        if self.quick and self.depth != "structure":
-            raise ConfigError(f"--quick reads no GOPs, and --depth {self.depth} needs them: leave one out")
         if self.source and self.depth != "pixels":
             raise ConfigError("--source is what pictures are compared with: add --depth pixels")
         if not 0 < self.sample <= 1:
             raise ConfigError(f"sample is {100 * self.sample:g}%: give more than 0% and at most 100%")
+
+    @property
+    def reads(self) -> bool:
+        """Whether GOPs are read."""
+        return self.depth != "structure"
+
+    @property
+    def decodes(self) -> bool:
+        """Whether they are decoded, too."""
+        return self.depth in ("symbols", "pixels")
 
 
 class ArchiveVerifier:
@@ -80,7 +86,7 @@ class ArchiveVerifier:
 
     def _look(self, open_archive: Opener, word: Word) -> Verdict:
         alone = self._storage is None
-        if self._options.quick:
+        if not self._options.reads:
             with open_archive() as stream:
                 structure = glance(stream)
             differences = _differences(structure, rows_of(self._storage, word, PLACES))
@@ -123,7 +129,7 @@ class ArchiveVerifier:
         key = word.frame_list_key
         if self._storage.stat(key) is None:
             said = f"{key} is missing"
-        elif self._options.quick:
+        elif not self._options.reads:
             return verdict
         else:
             with self._storage.open(key) as stream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-DEPTHS = ("structure", "symbols", "pixels")
+DEPTHS = ("structure", "bytes", "symbols", "pixels")
 
 OUTCOMES = {
     "ok": ("everything that was looked at is as it was committed", ""),
@@ -95,7 +95,7 @@ class VerifyReport:
     """A verification.
 
     Attributes:
-        target, depth, quick, sample: what was asked for; ``sample`` is a share of the videos, 1.0 for all.
+        target, depth, sample: what was asked for; ``sample`` is a share of the videos, 1.0 for all.
         counts: verdicts by outcome.
         problems: verdicts other than ok, up to the limit; ``counts`` has them all.
         events: key of the events written; None when none were.
@@ -103,7 +103,6 @@ class VerifyReport:
 
     target: str
     depth: str
-    quick: bool
     sample: float
     counts: dict[str, int] = field(default_factory=dict)
     bytes: int = 0

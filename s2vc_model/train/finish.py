@@ -1,6 +1,7 @@
-"""Training the generator alone, on what a decoder would give it: the rest is frozen and codes as the codec does.
+"""Training one part alone, while the rest is frozen and codes as the codec does, with exact integers.
 
-No symbol depends on the generator, so it can learn further without a changed bit in any stream.
+The generator, on what a decoder would give it: no symbol depends on it, so it learns without a changed bit in any
+stream. Or the analysis of first pictures, against decoders as they are: every stream coded before stays readable.
 """
 
 from __future__ import annotations
@@ -11,25 +12,35 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from s2vc_model.integer import STEPS, requantise
 from s2vc_model.latents import encode_frame
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.state import FeatureBuffer, GopState
+from s2vc_model.train.rate import estimate
+from s2vc_model.train.recipe import Stage
 
 
 @contextmanager
-def frozen_codec(net: S2vcNetwork) -> Iterator[None]:
-    """Inside, all but the generator is frozen, and the priors are exact integers; afterwards it learns as before."""
+def learning_alone(net: S2vcNetwork, stage: Stage) -> Iterator[None]:
+    """Inside, the one part that ``stage`` names learns, if it names one, beside priors that are exact integers.
+
+    Afterwards all learns as before.
+    """
+    if not stage.alone:
+        yield
+        return
+    parts = [net.generator] if stage.generator_only else [net.intra.analysis, net.intra.hyper]
+    chosen = {id(p) for part in parts for p in part.parameters()}
     net.freeze()
-    parts = (net.intra, net.inter, net.intra_prior, net.inter_prior)
-    learning = [p for part in parts for p in part.parameters() if p.requires_grad]
-    for p in learning:
+    still = [p for p in net.parameters() if p.requires_grad and id(p) not in chosen]
+    for p in still:
         p.requires_grad_(False)
     try:
         yield
     finally:
         for prior in net.priors().values():
             prior.thaw()
-        for p in learning:
+        for p in still:
             p.requires_grad_(True)
 
 
@@ -70,3 +81,20 @@ def finish_step(
     buffer, prior = decoded_buffer(net, x, q, state, motion)
     picture, diffusion = net.generator(buffer, state.diffusion if state else None)
     return picture, GopState(buffer, prior, diffusion)
+
+
+def analysis_step(net: S2vcNetwork, x: Tensor, q: Tensor) -> tuple[Tensor, GopState, Tensor]:
+    """A first frame as it would be decoded, the state after it, and its bits (B,), not yet rounded.
+
+    Gradients reach the analysis through the decoder and through rounding. Takes what :func:`decoded_buffer` takes.
+    """
+    y = net.intra.analysis(x)
+    z = net.intra.hyper(y)
+    prior = net.intra_prior
+    with torch.autocast(x.device.type, enabled=False):
+        scale = prior.quantiser(q)
+        latent, bits, _ = estimate(prior, y.float() * scale, scale, z.float(), q)
+        following = prior.advance(requantise(latent * STEPS), None)
+    buffer = net.intra.synthesis(latent)
+    picture, diffusion = net.generator(buffer, None)
+    return picture, GopState(buffer, following, diffusion), bits

@@ -18,7 +18,7 @@ from s2vc_model.network import S2vcNetwork
 from s2vc_model.train.average import STEADY, Average
 from s2vc_model.train.companions import Companions
 from s2vc_model.train.data import Bank, Batch
-from s2vc_model.train.finish import frozen_codec
+from s2vc_model.train.finish import learning_alone
 from s2vc_model.train.keeper import Ending, Keeper
 from s2vc_model.train.losses import Perceptual
 from s2vc_model.train.ranks import Ranks
@@ -36,7 +36,7 @@ class RunConfig:
 
     ``budget_s`` seconds include the anneal of ``anneal_steps`` at the end of the last stage and the last checkpoint's
     writing. ``first_step`` counts the steps taken before this run: several ranks draw by it, so that a later run goes
-    on to other crops.
+    on to other crops. ``half`` is whether networks compute in bf16; None: on a GPU.
     """
 
     budget_s: float
@@ -44,6 +44,7 @@ class RunConfig:
     seed: int = 0
     first_step: int = 0
     log_every: int = 100
+    half: bool | None = None
     weights: Weights = field(default_factory=Weights)
 
 
@@ -77,7 +78,7 @@ class Trainer:
         self.companions = companions or Companions()
         self.net, self.bank, self.config, self.log = net, bank, config, log
         self.device = bank.device
-        self.perceptual = Perceptual(self.device)
+        self.perceptual = Perceptual(self.device, half=config.half)
         self.average = Average(net)
         self.step = 0
 
@@ -88,12 +89,10 @@ class Trainer:
         with side:
             for number, stage in enumerate(stages):
                 last = number == len(stages) - 1
-                if stage.generator_only:
+                if stage.alone:
                     self.net.load_state_dict(self.average.state(), strict=False)
-                    with frozen_codec(self.net):
-                        self.average.restart(STEADY)
-                        self._stage(stage, last)
-                else:
+                    self.average.restart(STEADY)
+                with learning_alone(self.net, stage):
                     self._stage(stage, last)
             if cuda:
                 torch.cuda.synchronize()
@@ -127,10 +126,10 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         beside = self.perceptual, self.companions
-        main = ChunkStep(stage, self.config.weights, self.net, opt, *beside)
+        main = ChunkStep(stage, self.config.weights, self.net, opt, *beside, self.config.half)
         intra = main
         if stage.intra_share:
-            intra = ChunkStep(stage.intra_shape(), self.config.weights, self.net, opt, *beside)
+            intra = ChunkStep(stage.intra_shape(), self.config.weights, self.net, opt, *beside, self.config.half)
         clock = _Clock(self, stage, dials, self.config.anneal_steps if last else 0)
         batch: Batch | None = None
         chunk = 0

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2vc_model.config import QUALITIES
-from s2vc_model.metrics.lpips import LpipsVgg
+from s2vc_model.metrics.lpips import Lpips, Net
 from s2vc_model.train.recipe import LAMBDA_HIGH, LAMBDA_LOW
 
 
@@ -19,12 +19,18 @@ def rate_weights(device: torch.device) -> Tensor:
 
 
 class Perceptual(nn.Module):
-    """LPIPS-VGG for training: bf16 on a GPU, target features without gradient."""
+    """LPIPS for training, target features without gradient.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        net: the backbone. AlexNet's form is a tenth of the work, and the one that archives are measured with.
+        half: whether features are bf16; None: on a GPU.
+    """
+
+    def __init__(self, device: torch.device, net: Net = "vgg", half: bool | None = None) -> None:
         super().__init__()
-        self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self.lpips = LpipsVgg().to(device, self.dtype).to(memory_format=torch.channels_last)
+        half = device.type == "cuda" if half is None else half
+        self.dtype = torch.bfloat16 if half else torch.float32
+        self.lpips = Lpips(net).to(device, self.dtype).to(memory_format=torch.channels_last)
         self.lpips.requires_grad_(False)
 
     def forward(self, decoded: Tensor, target: Tensor) -> Tensor:

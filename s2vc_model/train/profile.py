@@ -18,7 +18,7 @@ from s2vc_model.network import S2vcNetwork
 from s2vc_model.train.average import Average
 from s2vc_model.train.companions import Companions
 from s2vc_model.train.data import Bank
-from s2vc_model.train.finish import frozen_codec
+from s2vc_model.train.finish import learning_alone
 from s2vc_model.train.losses import Perceptual
 from s2vc_model.train.recipe import Stage, Weights
 from s2vc_model.train.step import EAGER_STEPS, ChunkStep, Dials, Optimiser
@@ -65,7 +65,7 @@ def profile_stage(
     device = bank.device
     cuda = device.type == "cuda"
     side = torch.cuda.stream(torch.cuda.Stream()) if cuda else contextlib.nullcontext()
-    with side, frozen_codec(network) if stage.generator_only else contextlib.nullcontext():
+    with side, learning_alone(network, stage):
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         dials = Dials(device, 1e-5)

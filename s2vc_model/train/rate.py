@@ -11,11 +11,12 @@ from torch import Tensor
 
 from s2vc_model.integer import ACTIVATION_MAX, STEPS, requantise, round_through
 from s2vc_model.network import S2vcNetwork
-from s2vc_model.prior import OCTAVE_ZERO, Prior, checkerboard
+from s2vc_model.prior import OCTAVE_ZERO, PER_OCTAVE, SKIP_BELOW, Prior, checkerboard
 from s2vc_model.state import GopState
 from s2vc_model.transforms import HyperAnalysis
 
 _LN2 = math.log(2.0)
+_EACH = (1, 2, 3)
 
 
 def laplace_bits(distance: Tensor, scale: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ def coded(
     """
     z = hyper(y).float()
     bits = laplace_bits(_noisy(z) - prior.z_mean[:, None, None], torch.exp(prior.z_log_scale)[:, None, None] + 0.03)
-    total = bits.sum((1, 2, 3))
+    total = bits.sum(_EACH)
     h = prior.hyper(round_through(z).to(y.dtype), (y.shape[2], y.shape[3]))
     hidden, raw = prior.first(h, state, q)
     scale = prior.scales(q)
@@ -65,9 +66,50 @@ def coded(
     y0, bits0 = one(raw)
     y0 = torch.where(first, y0, torch.zeros_like(y0))
     y1, bits1 = one(prior.second(requantise(y0 / scale * STEPS).to(y.dtype), hidden))
-    total = total + torch.where(first, bits0, bits1).sum((1, 2, 3))
+    total = total + torch.where(first, bits0, bits1).sum(_EACH)
     decoded = (torch.where(first, y0, y1) / scale).to(y.dtype)
     return decoded, prior.advance(requantise(decoded * STEPS), state), total
+
+
+def estimate(
+    prior: Prior, target: Tensor, scale: Tensor, z: Tensor, q: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents as they would be decoded, and what they would cost.
+
+    Args:
+        prior: of first frames, frozen.
+        target: latents in quantiser steps (B, Y, h, w).
+        scale: ``prior.quantiser(q)``.
+        z: hyper-latents (B, Z, ceil(h/4), ceil(w/4)).
+
+    Returns:
+        Dequantised latents, through which gradients pass straight; bits (B,) of what is not yet rounded, which pull
+        small residuals to zero; and bits (B,) of what is. The two passes are those of
+        `s2vc_model.latents.two_passes`, with means and scales not rounded, so that gradients reach them.
+    """
+    symbols = round_through(z)
+    mean, width = prior.z_mean[:, None, None], torch.exp(prior.z_log_scale)[:, None, None] + 0.03
+    soft, bits = (laplace_bits(value - mean, width).sum(_EACH) for value in (z, symbols.detach()))
+    hidden, raw = prior.first(prior.hyper(symbols, (target.shape[2], target.shape[3])), None, q)
+    octaves = torch.log2(scale)
+    first = checkerboard(target.shape[1], target.shape[2], target.shape[3], target.device)
+
+    def coded(raw: Tensor, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        means, log2 = (raw / 256).chunk(2, 1)
+        place = log2 + octaves
+        counts = where & ((place + OCTAVE_ZERO) * PER_OCTAVE >= SKIP_BELOW - 0.5)
+        residual = target - means * scale
+        rounded = torch.where(counts, round_through(residual), torch.zeros_like(residual))
+        spread = torch.exp2(place.clamp(-OCTAVE_ZERO, 6.2))
+        costs = (laplace_bits(value, spread) for value in (residual, rounded.detach()))
+        soft, bits = (torch.where(counts, cost, torch.zeros_like(cost)).sum(_EACH) for cost in costs)
+        return rounded + means * scale, soft, bits
+
+    zero = torch.zeros_like(target)
+    early, soft0, bits0 = coded(raw, first)
+    early = torch.where(first, early, zero)
+    late, soft1, bits1 = coded(prior.second(requantise(early / scale * STEPS), hidden), ~first)
+    return torch.where(first, early, late) / scale, soft + soft0 + soft1, bits + bits0 + bits1
 
 
 def intra_step(net: S2vcNetwork, x: Tensor, q: Tensor) -> tuple[Tensor, GopState, Tensor]:

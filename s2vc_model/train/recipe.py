@@ -59,8 +59,14 @@ class Stage:
     """Weight of following the searched motion, decaying over the first 3000 steps to a tenth."""
     generator_only: bool = False
     """Only the generator learns, on what a decoder would give it; see `s2vc_model.train.finish`."""
+    analysis_only: bool = False
+    """Only the analysis of first pictures learns, through decoders as they are."""
     l1: float = 1.0
-    """Weight of the L1 term, relative to the recipe's."""
+    """Weight of the L1 term at quality 63, relative to the recipe's."""
+    l1_low: float = 1.0
+    """What of that weight is left at quality 0, geometric between: where bits are few, hardly a pixel can be right."""
+    alex: float = 0.0
+    """Weight of LPIPS-alex of all pictures, beside LPIPS-VGG of some."""
     rare_below: int = 0
     """Qualities below this one are drawn a quarter as often as evenly."""
     enlarged: float = 0.0
@@ -88,8 +94,17 @@ class Stage:
             raise ValueError(f"{self.name}: what is not coded is one frame and one chunk")
         if self.adversarial and self.frames < 2:
             raise ValueError(f"{self.name}: the adversary judges pairs, so adversarial goes with frames of 2 and more")
-        if self.generator_only and (not self.coded or self.intra_share or self.semantic):
-            raise ValueError(f"{self.name}: generator_only goes with coded frames, no intra_share and no semantic")
+        if self.alone and (not self.coded or self.intra_share or self.semantic):
+            raise ValueError(
+                f"{self.name}: generator_only and analysis_only go with coded frames, no intra_share and no semantic"
+            )
+        if self.analysis_only and (self.generator_only or (self.frames, self.chunks) != (1, 1)):
+            raise ValueError(f"{self.name}: analysis_only learns of one frame and one chunk, and alone")
+
+    @property
+    def alone(self) -> bool:
+        """Whether one part learns and the rest is frozen."""
+        return self.generator_only or self.analysis_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +144,11 @@ RECIPE: dict[str, Stage] = {
     # The generator alone, cheap enough for one CPU core. No stream changes by it, so it may come at any time after.
     "finish": Stage(
         "finish", 100000, 2, 8, 128, 2, lr=1e-4, warmup=100, perceptual_share=1.0, generator_only=True, l1=0.4,
+        rare_below=20, enlarged=0.5,
+    ),
+    # The first pictures' encoder alone, for the decoders there are; old streams stay readable.
+    "analysis": Stage(
+        "analysis", 100000, 1, 1, 128, 4, lr=1e-4, warmup=100, perceptual_share=1.0, analysis_only=True,
         rare_below=20, enlarged=0.5,
     ),
 }

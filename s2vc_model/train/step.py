@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from s2vc_model.config import QUALITIES
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.pictures import resized, sharpened
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
 from s2vc_model.train.companions import Companions
 from s2vc_model.train.data import ENLARGING, Batch
-from s2vc_model.train.finish import finish_step
+from s2vc_model.train.finish import analysis_step, finish_step
 from s2vc_model.train.losses import Perceptual, motion_loss, rate_weights
 from s2vc_model.train.ranks import Ranks
 from s2vc_model.train.rate import detached, inter_step, intra_step, uncoded_step
@@ -84,6 +85,7 @@ class ChunkStep:
         stage: shapes. ``frames == 1`` trains the intra path and the generator.
         perceptual: the shared LPIPS module.
         companions: what else the stage asks for.
+        half: whether networks compute in bf16; None: on a GPU.
     """
 
     def __init__(
@@ -94,13 +96,15 @@ class ChunkStep:
         opt: Optimiser,
         perceptual: Perceptual,
         companions: Companions | None = None,
+        half: bool | None = None,
     ) -> None:
         self.companions = companions or Companions()
         self.stage, self.weights, self.net, self.opt, self.perceptual = stage, weights, net, opt, perceptual
         device = opt.params[0].device
         self.cuda = device.type == "cuda"
-        # A step of the generator alone lists symbols on the CPU; the adversary's optimiser is not made for graphs.
-        eager = stage.generator_only or stage.adversarial > 0
+        self.half = self.cuda if half is None else half
+        # A step of one part alone lists symbols on the CPU; the adversary's optimiser is not made for graphs.
+        eager = stage.alone or stage.adversarial > 0
         self.captured = self.cuda and opt.ranks.size == 1 and not eager
         b, t, s = stage.batch, stage.frames, stage.size
 
@@ -115,6 +119,8 @@ class ChunkStep:
         crop = stage.perceptual_crop or s
         self.rows, self.columns = (torch.arange(crop, device=device) for _ in range(2))
         self.lambdas = rate_weights(device)
+        self.closeness = stage.l1 * torch.logspace(math.log10(stage.l1_low), 0, QUALITIES, device=device)
+        self.alex = Perceptual(device, "alex", half) if stage.alex else None
         self.enlarged = False
         self.state: GopState | None = None
         self.runs: dict[tuple[bool, bool, bool], int] = {}
@@ -178,7 +184,7 @@ class ChunkStep:
 
     def autocast(self) -> torch.autocast:
         """The precision of the forward pass."""
-        return torch.autocast("cuda" if self.cuda else "cpu", torch.bfloat16, enabled=self.cuda)
+        return torch.autocast("cuda" if self.cuda else "cpu", torch.bfloat16, enabled=self.half)
 
     def forward(self, first: bool) -> tuple[list[Tensor], list[Tensor], Tensor, GopState]:
         """The loaded chunk through the networks: pictures and bits of each frame, extra loss, the last state."""
@@ -192,7 +198,9 @@ class ChunkStep:
                 pictures.append(picture)
                 bits.append(torch.zeros_like(self.q))
                 continue
-            if not self.stage.coded:
+            if self.stage.analysis_only:
+                picture, state, b = analysis_step(self.net, x, self.q)
+            elif not self.stage.coded:
                 picture, state, b, outside = uncoded_step(self.net, x)
                 extra = extra + w.outside * outside
             elif state is None or (first and t == 0):
@@ -219,13 +227,16 @@ class ChunkStep:
             share[:, 0] = w.intra_rate
         l1 = (out - x).abs().mean((2, 3, 4))
         rate = (self.lambdas[self.q][:, None] * share * bpp).mean()
-        loss = w.l1 * self.stage.l1 * l1.mean() + self.opt.dials.rate * rate
+        loss = w.l1 * (self.closeness[self.q][:, None] * l1).mean() + self.opt.dials.rate * rate
         if len(pictures) > 1:
             loss = loss + w.change * ((out[:, 1:] - out[:, :-1]) - (x[:, 1:] - x[:, :-1])).abs().mean()
         lpips = torch.zeros(1, device=l1.device)
         if perceptual:
             lpips = self.perceptual(self._seen_of(out), self._seen_of(x))
             loss = loss + w.perceptual * self.stage.perceptual_every * lpips.mean()
+        if self.alex:
+            everywhere = self._as_seen(out.flatten(0, 1)), self._as_seen(x.flatten(0, 1))
+            loss = loss + self.stage.alex * self.alex(*everywhere).mean()
         return loss, {"l1": l1.detach(), "lpips": lpips.detach(), "bpp": bpp.detach(), "q": self.q}
 
     def _semantic(self, state: GopState) -> Tensor:
@@ -234,14 +245,18 @@ class ChunkStep:
         return distance
 
     def _seen_of(self, frames: Tensor) -> Tensor:
-        """What LPIPS sees of frames (B, T, 3, S, S): those that were enlarged, at the size they had."""
+        """What LPIPS-VGG sees of frames (B, T, 3, S, S)."""
         seen = frames.flatten(0, 1).index_select(0, self.seen)
         if self.rows.numel() < self.stage.size:
             seen = seen.index_select(2, self.rows).index_select(3, self.columns)
+        return self._as_seen(seen)
+
+    def _as_seen(self, frames: Tensor) -> Tensor:
+        """Frames (N, 3, S, S), those that were enlarged at the size they had."""
         if not self.enlarged:
-            return seen
-        side = int(seen.shape[-1] / ENLARGING)
-        return resized(seen, side, side)
+            return frames
+        side = int(frames.shape[-1] / ENLARGING)
+        return resized(frames, side, side)
 
     @torch.no_grad()
     def _keep(self, state: GopState) -> None:

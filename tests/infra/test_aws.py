@@ -103,7 +103,7 @@ def test_a_job_and_what_follows_it_need_nothing_more(requests: list[Request], tm
     assert collect(storage, older_than=-60).objects == 1
     assert status(storage, older_than=60).clean
     assert write_bag(storage).entries == 2
-    for options in (VerifyOptions(quick=True), VerifyOptions("pixels", model="fake", limit=0)):
+    for options in (VerifyOptions("structure"), VerifyOptions("pixels", model="fake", limit=0)):
         (found,) = verify(["s3://access/out"], options, load_codec=load_fake)
         assert found.events is not None
         assert set(found.counts) == ({"ok"} if options.quick else {"not measured"})

@@ -15,7 +15,7 @@ from s2vc_model.motion import block_motion, luma
 from s2vc_model.state import GopState
 from s2vc_model.train.average import QUICK, STEADY, Average
 from s2vc_model.train.data import Bank, BankConfig
-from s2vc_model.train.finish import finish_step, frozen_codec
+from s2vc_model.train.finish import finish_step, learning_alone
 from s2vc_model.train.loop import RunConfig, Trainer, qualities
 from s2vc_model.train.recipe import RECIPE, Stage, Weights
 from s2vc_model.train.step import ChunkStep, Dials, Optimiser
@@ -48,7 +48,7 @@ def test_the_generator_learns_from_what_a_decoder_shows() -> None:
     network = tiny_network().eval()
     q, state = torch.tensor([40]), None
     frames = (torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 127.5 - 1).split(1)
-    with frozen_codec(network):
+    with learning_alone(network, RECIPE["finish"]):
         for t, x in enumerate(frames):
             motion = block_motion(luma(x), luma(frames[t - 1]))
             picture, state = finish_step(network, x, q, state, motion)
@@ -147,9 +147,10 @@ def test_lpips_sees_enlarged_frames_at_the_size_they_had(
 
     network = tiny_network()
     fields = FINISH | {"perceptual_share": 1.0, "perceptual_crop": crop}
-    with frozen_codec(network):
+    stage = Stage("x", 1, **fields)
+    with learning_alone(network, stage):
         opt = Optimiser(network, Dials(CPU, 1e-3))
-        step = ChunkStep(Stage("x", 1, **fields), Weights(), network, opt, distance)  # type: ignore[arg-type]
+        step = ChunkStep(stage, Weights(), network, opt, distance)  # type: ignore[arg-type]
         for enlarged in (False, True):
             step.load(bank.draw(2, 2, 64, enlarged=enlarged), 0)
             step(True, True)

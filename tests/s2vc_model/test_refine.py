@@ -17,7 +17,8 @@ from s2vc_model.latents import encode_frame
 from s2vc_model.memory import NEEDS, gops_that_fit
 from s2vc_model.metrics import lpips_vgg
 from s2vc_model.pictures import padded
-from s2vc_model.refine import Refiner, estimate
+from s2vc_model.refine import Refiner
+from s2vc_model.train.rate import estimate
 from s2vc_model.train.recipe import LAMBDA_HIGH, LAMBDA_LOW
 from s2vc_model.weight_files import LoadedWeights, load_weights
 from tests.media import pictures

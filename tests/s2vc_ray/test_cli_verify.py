@@ -39,7 +39,7 @@ def test_verify_says_what_it_found_and_what_to_do(out: Path, capsys: pytest.Capt
     data = bytearray(archive.read_bytes())
     data[-60] ^= 4
     archive.write_bytes(data)
-    assert s2vc("verify", out, "--quick") == 1
+    assert s2vc("verify", out, "--depth", "structure") == 1
     assert s2vc("verify", out) == 1
     text = capsys.readouterr().out
     assert "a.mp4.s2vc: damaged: bytes of it have changed" in text
@@ -64,8 +64,7 @@ def test_verify_decodes_and_says_what_was_not_measured(out: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("--depth", "deep"), 2, "choose one of structure, symbols, pixels"),
-        (("--depth", "symbols", "--quick"), 2, "leave one out"),
+        (("--depth", "deep"), 2, "choose one of structure, bytes, symbols, pixels"),
         (("--source", "x"), 2, "--depth pixels"),
         (("--sample", "half"), 2, "give a percentage"),
         (("--sample", "101%"), 2, "at most 100%"),

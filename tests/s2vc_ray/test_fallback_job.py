@@ -153,13 +153,13 @@ def test_decompress_export_and_frame(job: Path, tmp_path: Path) -> None:
     assert still.frame == 7
 
 
-@pytest.mark.parametrize("depth", ["structure", "symbols", "pixels"])
+@pytest.mark.parametrize("depth", ["bytes", "symbols", "pixels"])
 def test_verify_at_every_depth(job: Path, depth: str) -> None:
     (report,) = verify(
         [str(job)], VerifyOptions(depth=depth, model="fake", events=False), load_codec=load_fake
     )
     assert report.clean, report
-    assert report.gops == (0 if depth == "structure" else 4)
+    assert report.gops == (0 if depth == "bytes" else 4)
 
 
 def test_verify_sees_planes_that_are_not_those_coded(job: Path, tmp_path: Path) -> None:

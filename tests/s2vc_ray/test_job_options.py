@@ -136,7 +136,7 @@ def test_any_frame_is_found_by_its_number_and_only_its_gop_is_decoded(made: Path
             assert firsts[position] <= number < firsts[position + 1]
 
 
-@pytest.mark.parametrize("depth", ["structure", "symbols", "pixels"])
+@pytest.mark.parametrize("depth", ["bytes", "symbols", "pixels"])
 def test_what_was_committed_is_verified_to_its_pixels(made: Path, depth: str) -> None:
     (report,) = verify([str(made)], VerifyOptions(depth=depth, model="fake"), load_codec=load_fake)
     assert report.counts == {"ok": 1}, report.problems

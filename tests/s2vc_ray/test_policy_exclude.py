@@ -115,7 +115,7 @@ def test_what_is_there_stays_and_counts(sources: Path, tmp_path: Path) -> None:
     assert (report.totals["videos"], report.totals["ok"], report.totals["failed_later"]) == (3, 3, 0)
     assert {video["status"] for video in summarise_manifest(read_manifest(str(out)))} == {"ok"}
     assert [video["later_failure"] for video in summarise_manifest(read_manifest(str(out)))] == [None] * 3
-    (checked,) = verify([str(out)], VerifyOptions(depth="structure", model="fake", events=False))
+    (checked,) = verify([str(out)], VerifyOptions(model="fake", events=False))
     assert checked.clean
     assert "masters/a.mp4.s2vc" in (out / "manifest-sha256.txt").read_text()
     # Included again, it is found again.
@@ -138,7 +138,7 @@ def test_everybody_is_told(sources: Path, tmp_path: Path) -> None:
     assert [video["status"] for video in videos] == ["ok", "ok", "excluded", "excluded"]
     assert manifest_table(videos).row_count == 4
     assert {event["object"] for event in read_events(storage).to_pylist()} == {"a.mp4.s2vc", "b.mp4.s2vc"}
-    (checked,) = verify([str(out)], VerifyOptions(depth="structure", model="fake", events=False))
+    (checked,) = verify([str(out)], VerifyOptions(model="fake", events=False))
     assert checked.clean
 
 

@@ -89,7 +89,7 @@ def test_a_verification_is_one_part_and_both_are_one_table(storage: MemoryStorag
 
 def test_a_verification_that_breaks_off_keeps_what_it_found(storage: MemoryStorage) -> None:
     def breaks_off() -> None:
-        with EventLog(storage, "structure") as log:
+        with EventLog(storage, "bytes") as log:
             log.add(VERDICT, AGENT)
             raise StorageError("the store is gone")
 
@@ -99,7 +99,7 @@ def test_a_verification_that_breaks_off_keeps_what_it_found(storage: MemoryStora
 
 
 def test_nothing_verified_is_nothing_written(storage: MemoryStorage) -> None:
-    with EventLog(storage, "structure") as log:
+    with EventLog(storage, "bytes") as log:
         assert log.close() is None
     assert list(storage.list("events/")) == []
 
@@ -108,7 +108,7 @@ def test_many_events_go_to_disk_before_they_go_to_the_store(
     storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s2vc_ray.provenance._ROWS", 10)
-    with EventLog(storage, "structure") as log:
+    with EventLog(storage, "bytes") as log:
         for _ in range(23):
             log.add(VERDICT, AGENT)
             assert len(log._rows) < 12

@@ -39,7 +39,7 @@ CONFIG = JobConfig(
     gop=8,
     metrics=MetricPolicy.parse("sample:2", ("psnr",)),
 )
-DEEP = ("structure", "symbols", "pixels")
+DEEP = ("bytes", "symbols", "pixels")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def out(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made / "out", tmp_path / "out"))
 
 
-def run(out: Path | str, depth: str = "structure", **options: Any) -> VerifyReport:
+def run(out: Path | str, depth: str = "bytes", **options: Any) -> VerifyReport:
     codec = options.pop("codec", None)
     load = (lambda model, device: codec) if codec else load_fake
     (report,) = verify([str(out)], VerifyOptions(depth=depth, model="fake", **options), load_codec=load)
@@ -80,18 +80,18 @@ def test_what_a_job_left_is_good(out: Path, depth: str) -> None:
     assert (report.counts, report.problems, report.clean) == ({"ok": 3}, [], True)
     sizes = sum((out / f"{seed}.mp4.s2vc").stat().st_size for seed in range(3))
     assert report.bytes == sizes
-    assert (report.gops, report.frames) == ((0, 0) if depth == "structure" else (9, 60))
+    assert (report.gops, report.frames) == ((0, 0) if depth == "bytes" else (9, 60))
 
 
-def test_quick_reads_headers_and_indexes_only(out: Path) -> None:
-    report = run(out, quick=True)
+def test_structure_reads_headers_and_indexes_only(out: Path) -> None:
+    report = run(out, depth="structure")
     assert (report.counts, report.bytes) == ({"ok": 3}, 0)
     path = out / "1.mp4.s2vc"
     data = bytearray(path.read_bytes())
     at = ArchiveReader(bytes(data)).index.gops[1].payload_offset
     data[at] ^= 1
     path.write_bytes(data)
-    assert run(out, quick=True).clean
+    assert run(out, depth="structure").clean
     assert problem(run(out), "damaged").faults[0].startswith("GOP 1 at byte")
 
 
@@ -161,7 +161,7 @@ def test_a_truncated_archive_is_called_so(out: Path, left: int) -> None:
     path.write_bytes(data[:left])
     found = problem(run(out), "truncated")
     assert f"of {len(data)} bytes are there" in found.faults[0]
-    assert problem(run(out, quick=True), "truncated").key == "0.mp4.s2vc"
+    assert problem(run(out, depth="structure"), "truncated").key == "0.mp4.s2vc"
 
 
 def test_appended_bytes_are_damage(out: Path) -> None:
@@ -193,7 +193,7 @@ def test_exchanged_archives_are_told_and_recognised(out: Path) -> None:
     assert report.counts == {"ok": 1, "exchanged": 2}
     for found, other in zip(report.problems, ("1.mp4.s2vc", "0.mp4.s2vc"), strict=True):
         assert found.faults[-1].endswith(f"describes as {other}")
-    assert run(out, quick=True).counts == {"ok": 1, "exchanged": 2}
+    assert run(out, depth="structure").counts == {"ok": 1, "exchanged": 2}
 
 
 def rewrite(path: Path, change: Callable[[list[GopRecord]], list[GopRecord]]) -> None:
@@ -224,10 +224,10 @@ def test_a_frame_list_that_is_missing_or_changed_is_told(out: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data.replace(b"0, ", b"1, ", 1))
     assert "the manifest says" in problem(run(out), "frame list").faults[0]
-    assert run(out, quick=True).clean
+    assert run(out, depth="structure").clean
     path.unlink()
-    for quick in (False, True):
-        assert problem(run(out, quick=quick), "frame list").faults == ("0.mp4.framemd5 is missing",)
+    for depth in ("bytes", "structure"):
+        assert problem(run(out, depth), "frame list").faults == ("0.mp4.framemd5 is missing",)
 
 
 def test_a_bag_that_does_not_say_what_the_manifest_says_is_told(out: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_bag_that_does_not_say_what_the_manifest_says_is_told(out: Path) -> No
         ([], 1, "is 'missing'"),
     ):
         path.write_text("".join(changed))
-        (fault,) = problem(run(out, quick=True), "bag").faults
+        (fault,) = problem(run(out, depth="structure"), "bag").faults
         assert fault.startswith(f"line {number} ")
         assert said in fault
     path.unlink()
@@ -433,7 +433,7 @@ def test_a_sample_is_the_same_every_time_and_grows(out: Path) -> None:
 def test_no_destination_and_bad_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ObjectMissing, match="nothing of a compress job"):
         run(tmp_path)
-    for options in ({"depth": "deep"}, {"depth": "symbols", "quick": True}, {"source": "x"}, {"sample": 0.0}):
+    for options in ({"depth": "deep"}, {"source": "x"}, {"sample": 0.0}):
         with pytest.raises(ConfigError):
             VerifyOptions(**options)  # type: ignore[arg-type]
 
