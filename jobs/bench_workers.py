@@ -68,6 +68,7 @@ class SleepingCodec:
 
     model_id = "sleeper"
     weights_sha256 = "5e" * 32
+    reads: Sequence[str] = ()
     preset = "sleeper"
     parallel = 1
     device = "cpu"

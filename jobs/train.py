@@ -27,6 +27,7 @@ from torch import Tensor
 from s2vc_model.config import PRESETS
 from s2vc_model.errors import TrainingError, WeightsError
 from s2vc_model.network import S2vcNetwork
+from s2vc_model.succession import succeed
 from s2vc_model.train.ablation import PARTS, ablate
 from s2vc_model.train.ceiling import ceilings
 from s2vc_model.train.checkpoint import (
@@ -71,6 +72,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     p.add_argument(
         "--export", type=Path, help="write the exact, loadable weights into this folder at the end"
+    )
+    p.add_argument(
+        "--reads",
+        type=Path,
+        metavar="DIR",
+        help="with --export: weights whose archives the new ones can decode, as after finish and analysis; refused "
+        "where a tensor that streams are bound to differs",
     )
     p.add_argument(
         "--ceiling",
@@ -120,6 +128,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     args = p.parse_args(argv)
     if args.data and not args.out and not args.profile:
         p.error("--data needs --out, where the checkpoint and the log go")
+    if args.reads and not args.export:
+        p.error("--reads is about the weights that --export writes: give both")
     if args.ceiling and (args.data or args.export):
         p.error("--ceiling measures and does nothing else: leave out --data and --export")
     if not args.data and not (args.init and (args.export or args.ceiling)):
@@ -195,6 +205,12 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + ending.signal
     if args.export and ranks.first:
         print(f"{args.export}: sha256 {save_weights(args.export, network.cpu(), note)}")
+        if args.reads:
+            try:
+                print(f"reads the streams of {', '.join(one[:12] for one in succeed(args.export, args.reads))}")
+            except WeightsError as error:
+                print(f"error: {error}", file=sys.stderr, flush=True)
+                return 1
     return 0
 
 

@@ -51,6 +51,7 @@ class S2vcCodec:
     Attributes:
         model_id: preset and start of the weights' digest; what an archive names.
         weights_sha256: digest of the weights file.
+        reads: digests of earlier weights whose streams it decodes too; see `s2vc_model.succession`.
         preset: name of the configuration.
         device: where it runs.
         parallel: how many GOPs are best given to one call.
@@ -72,6 +73,7 @@ class S2vcCodec:
         refine: int = 0,
     ) -> None:
         self.model_id, self.weights_sha256 = weights.model_id, weights.sha256
+        self.reads: Sequence[str] = weights.reads
         self.preset, self.device = weights.network.config.preset, device
         self._half = device.type == "cuda" if half is None else half
         quick = device.type == "cpu" and not self._half

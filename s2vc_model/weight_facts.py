@@ -32,6 +32,7 @@ class WeightFacts:
         bytes: size of the weights file.
         rates: bits per pixel that it was trained for, when recorded.
         scales: which pictures it codes larger than they are.
+        reads: SHA-256 of the earlier weights whose streams it decodes.
         notes: what whoever saved it had to say.
     """
 
@@ -43,6 +44,7 @@ class WeightFacts:
     parameters: dict[str, int]
     rates: Any
     scales: PictureScales
+    reads: tuple[str, ...]
     notes: dict[str, Any]
 
 
@@ -53,7 +55,7 @@ def weight_facts(model: str) -> WeightFacts:
         WeightsError: nothing there, or damaged.
     """
     path = find_weights(model)
-    config, notes, scales = read_config(path.parent)
+    config = read_config(path.parent)
     parameters = dict.fromkeys(_PARTS.values(), 0)
     try:
         with safe_open(str(path), framework="np") as file:
@@ -65,12 +67,13 @@ def weight_facts(model: str) -> WeightFacts:
     sha256 = digest_of(path)
     return WeightFacts(
         str(path.parent),
-        config.preset,
-        f"{config.preset}-{sha256[:12]}",
+        config.codec.preset,
+        f"{config.codec.preset}-{sha256[:12]}",
         sha256,
         path.stat().st_size,
         parameters,
-        notes.get("rates"),
-        scales,
-        notes,
+        config.notes.get("rates"),
+        config.scales,
+        config.reads,
+        config.notes,
     )

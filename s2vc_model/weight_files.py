@@ -1,7 +1,7 @@
 """The weights file: float transforms in half precision, priors and tables as integers, config beside them.
 
-    DIR/config.json           the CodecConfig, the format, where the weights come from, and which pictures they had
-                              better code larger than they are
+    DIR/config.json           the CodecConfig, the format, where the weights come from, which pictures they had
+                              better code larger than they are, and which earlier weights' streams they read
     DIR/model.safetensors     float/<name>, intra/<name>, inter/<name>
 
 The integers are authoritative: whoever loads the file computes the same probabilities. Training resumes from the same
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,33 @@ _CODEC_KEY = "codec_sha256"
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsConfig:
+    """What ``config.json`` says beside a weights file.
+
+    Attributes:
+        codec: the networks.
+        notes: what whoever saved it had to say.
+        scales: which pictures are coded larger. The encoder's business alone: changing it leaves the model, and what
+            decodes, as they are.
+        reads: SHA-256 of the earlier weights whose streams these decode; see `s2vc_model.succession`.
+    """
+
+    codec: CodecConfig
+    notes: dict[str, Any]
+    scales: PictureScales
+    reads: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedWeights:
-    """A frozen network with its tables and identity."""
+    """A frozen network with its tables and identity; the rest as in `WeightsConfig`."""
 
     network: S2vcNetwork
     tables: dict[str, CdfTables]
     sha256: str
     notes: dict[str, Any]
     scales: PictureScales
+    reads: tuple[str, ...] = ()
 
     @property
     def model_id(self) -> str:
@@ -88,10 +108,10 @@ def load_weights(model: str | Path) -> LoadedWeights:
     """
     path = find_weights(model)
     directory = path.parent
-    config, notes, scales = read_config(directory)
+    config = read_config(directory)
     try:
         tensors = load_file(str(path))
-        network = S2vcNetwork(config)
+        network = S2vcNetwork(config.codec)
         floats = {k.removeprefix("float/"): v for k, v in tensors.items() if k.startswith("float/")}
         missing, unexpected = network.load_state_dict(floats, strict=False)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -107,8 +127,9 @@ def load_weights(model: str | Path) -> LoadedWeights:
     for kind, prior in network.priors().items():
         values = {k.removeprefix(f"{kind}/"): v for k, v in tensors.items() if k.startswith(f"{kind}/")}
         prior.load_integers(values)
-        tables[kind] = CdfTables.from_tensors(values, SCALES + config.hyper)
-    return LoadedWeights(network.eval().requires_grad_(False), tables, digest_of(path), notes, scales)
+        tables[kind] = CdfTables.from_tensors(values, SCALES + config.codec.hyper)
+    network.eval().requires_grad_(False)
+    return LoadedWeights(network, tables, digest_of(path), config.notes, config.scales, config.reads)
 
 
 def find_weights(model: str | Path) -> Path:
@@ -131,10 +152,8 @@ def find_weights(model: str | Path) -> Path:
     return path
 
 
-def read_config(directory: Path) -> tuple[CodecConfig, dict[str, Any], PictureScales]:
-    """The configuration and the notes beside a weights file, and which pictures are coded larger.
-
-    The last is the encoder's business alone: changing it leaves the model, and what decodes, as they are.
+def read_config(directory: Path) -> WeightsConfig:
+    """What lies beside a weights file.
 
     Raises:
         WeightsError: damaged, of another format, or not those of the weights.
@@ -143,15 +162,25 @@ def read_config(directory: Path) -> tuple[CodecConfig, dict[str, Any], PictureSc
         raw = json.loads((directory / "config.json").read_text())
         if raw["format"] != FORMAT:
             raise WeightsError(f"{directory}: weights format {raw['format']}, this version reads {FORMAT}")
-        config, notes = CodecConfig.from_dict(raw["codec"]), dict(raw["notes"])
-        scales = PictureScales.from_json(raw.get("enlarging", ()))
+        found = WeightsConfig(
+            CodecConfig.from_dict(raw["codec"]),
+            dict(raw["notes"]),
+            PictureScales.from_json(raw.get("enlarging", ())),
+            tuple(_digest(one) for one in raw.get("reads", ())),
+        )
         with safe_open(str(directory / "model.safetensors"), framework="np") as file:
             bound = (file.metadata() or {}).get(_CODEC_KEY)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(f"{directory} does not hold usable weights: {error}") from error
     if bound != _codec_digest(raw["codec"]):
         raise WeightsError(f"{directory}: config.json is not the one these weights were saved with")
-    return config, notes, scales
+    return found
+
+
+def _digest(text: object) -> str:
+    if not isinstance(text, str) or not re.fullmatch("[0-9a-f]{64}", text):
+        raise ValueError(f"{text!r} is no SHA-256")
+    return text
 
 
 def _codec_digest(codec: dict[str, Any]) -> str:

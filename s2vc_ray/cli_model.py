@@ -42,6 +42,7 @@ def info(
         "parameters": f"{sum(facts.parameters.values()):,}",
         **{f"  {part}": f"{count:,}" for part, count in facts.parameters.items()},
         "coded larger": "; ".join(map(_larger, facts.scales.rules)) or "no pictures",
+        "reads also": ", ".join(f"{facts.preset}-{sha256[:12]}" for sha256 in facts.reads) or "no other's streams",
         "rates": facts.rates or "not recorded",
         **{str(key): value for key, value in facts.notes.items() if key != "rates"},
     }

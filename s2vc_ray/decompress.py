@@ -17,6 +17,7 @@ from s2vc_ray.colour import LIMITED
 from s2vc_ray.encoders import Encoder
 from s2vc_ray.errors import ConfigError, CorruptArchive
 from s2vc_ray.excerpt import Excerpt
+from s2vc_ray.gop_decoder import told_of_weights
 from s2vc_ray.lanes import CodecLoader, load_s2vc
 from s2vc_ray.moments import Moment, clock
 from s2vc_ray.mux import MuxReport, VideoHeader, check_output, write_video
@@ -108,7 +109,7 @@ def decompress(
         )
         written = write_video(out, pictures, header, carried, encoder=encoder, overwrite=overwrite)
         lost = frames_lost(opened, stretch, written.frames)
-        notes += _differences(written, carried)
+        notes += [*_differences(written, carried), *told_of_weights(opened.header, opened.codec)]
         return DecompressReport(out, written.frames, len(stretch.gops), lost, (*opened.reader.damage, *notes))
 
 

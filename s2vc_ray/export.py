@@ -26,6 +26,7 @@ from s2vc_ray.decompress import (
 )
 from s2vc_ray.encoders import CODECS, Encoder, encoder
 from s2vc_ray.errors import ConfigError, ObjectExists
+from s2vc_ray.gop_decoder import told_of_weights
 from s2vc_ray.lanes import CodecLoader, load_s2vc
 from s2vc_ray.moments import Moment
 from s2vc_ray.stills import StillPattern, refuse_existing, write_sequence, write_still
@@ -151,6 +152,7 @@ def _export_frames(
     if archive.reader.index.passthrough_bytes:
         notes.append("audio and other streams are not in image files")
     lost = frames_lost(archive, stretch, count)
+    notes += told_of_weights(header, archive.codec)
     return DecompressReport(out, count, len(stretch.gops), lost, (*archive.reader.damage, *notes))
 
 

@@ -111,17 +111,27 @@ def check_symbols(codec: GopCodec, gops: Sequence[AnyGop]) -> None:
 
 
 def check_weights(header: ArchiveHeader, codec: GopCodec, archive: str) -> None:
-    """Refuse a codec that did not code the archive.
+    """Refuse a codec that did not code the archive and does not read the streams of the one that did.
 
     Raises:
-        WrongWeights: the digests differ; the message names both.
+        WrongWeights: the message names both.
     """
-    if header.weights_sha256 != codec.weights_sha256:
+    if header.weights_sha256 not in (codec.weights_sha256, *codec.reads):
         raise WrongWeights(
             f"{archive} was coded by model {header.model_id!r} (preset {header.preset}, weights "
             f"{header.weights_sha256[:16]}); model {codec.model_id!r} has {codec.weights_sha256[:16]}: "
             "give the directory of the right ones with --model"
         )
+
+
+def told_of_weights(header: ArchiveHeader, codec: GopCodec) -> list[str]:
+    """What is to be said of pictures that other weights decode than coded them: a sentence, or none."""
+    if header.weights_sha256 == codec.weights_sha256:
+        return []
+    return [
+        f"coded by {header.model_id} and decoded by {codec.model_id}, which reads its streams: these may not be the "
+        "pictures that were measured when it was compressed"
+    ]
 
 
 def _renumbered(decoded: Iterable[dict[int, Picture]], numbers: list[int]) -> Iterator[dict[int, Picture]]:

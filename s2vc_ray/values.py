@@ -158,6 +158,8 @@ class GopCodec(Protocol):
 
     model_id: str
     weights_sha256: str
+    reads: Sequence[str]
+    """SHA-256 of the earlier weights whose streams it decodes too; see `s2vc_model.succession`."""
 
     def encode_gops(self, gops: Sequence[npt.NDArray[np.uint8]], q: int | Sequence[int]) -> list[EncodedGop]:
         """Code each GOP at quality index ``q`` (0..63), one for all or one each."""

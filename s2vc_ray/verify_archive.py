@@ -10,7 +10,7 @@ from typing import BinaryIO
 from s2vc_ray.archive import ArchiveHeader
 from s2vc_ray.errors import ConfigError, ObjectMissing, SourceError, StorageError, WrongWeights
 from s2vc_ray.fixity import fixity
-from s2vc_ray.gop_decoder import check_weights
+from s2vc_ray.gop_decoder import check_weights, told_of_weights
 from s2vc_ray.lanes import LoadedCodec
 from s2vc_ray.provenance import DECODING, FIXITY, MEASUREMENT
 from s2vc_ray.storage import Storage
@@ -116,6 +116,8 @@ class ArchiveVerifier:
             return None, str(error)
         if self._options.depth == "symbols":
             return SymbolCheck(header, codec), ""
+        if told := told_of_weights(header, codec):
+            return PixelCheck(header, codec, None), f"{told[0]}: give those weights with --model"
         try:
             reference = find_reference(header, word, self._storage, self._options.source)
         except (SourceError, ObjectMissing) as error:

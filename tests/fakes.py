@@ -39,6 +39,7 @@ class FakeCodec:
     """Keeps every eighth pixel; decoding repeats it."""
 
     model_id = "fake"
+    reads: Sequence[str] = ()
     preset = "fake"
     parallel = 2
 
@@ -47,7 +48,9 @@ class FakeCodec:
         if name != "fake":
             raise WeightsError(f"no model {model!r}")
         self.device = "cpu" if device == "auto" else device
-        self.weights_sha256 = ("ff" if behaviours == "other" else "fa") * 32
+        self.weights_sha256 = ("ff" if behaviours in ("other", "later") else "fa") * 32
+        if behaviours == "later":
+            self.model_id, self.reads = "fake-later", ("fa" * 32,)
         self.calls: list[int] = []
         self.qualities: list[int] = []
         self._curve = "curve" in behaviours.split("+")

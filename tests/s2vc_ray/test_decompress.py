@@ -95,6 +95,12 @@ def test_pictures_are_those_that_the_codec_decodes(archive: Path, tmp_path: Path
         assert abs(a - b).mean() < 12
 
 
+def test_later_weights_that_read_its_streams_decode_it_and_say_so(archive: Path, tmp_path: Path) -> None:
+    report = back(archive, tmp_path / "a.mp4", model="fake:later")
+    assert any("coded by fake and decoded by fake-later" in note for note in report.notes)
+    assert not any("coded by" in note for note in back(archive, tmp_path / "b.mp4").notes)
+
+
 def test_other_weights_are_refused(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(WrongWeights, match=r"fafafafafafafafa.*ffffffffffffffff.*--model"):
         back(archive, tmp_path / "a.mp4", model="fake:other")

@@ -350,8 +350,9 @@ def test_frames_that_decode_otherwise_are_refused(out: Path, monkeypatch: pytest
     assert not (out / "a.mp4.v2.s2vc").exists()
 
 
-def test_other_weights_are_refused(out: Path) -> None:
-    result = only(again(out, model="fake:other"))
+@pytest.mark.parametrize("model", ["fake:other", "fake:later"])
+def test_other_weights_are_refused(out: Path, model: str) -> None:
+    result = only(again(out, model=model))
     assert result.error_class == "WrongWeights"
     assert "give the other with --model" in (result.error or "")
 

@@ -316,6 +316,15 @@ def test_another_model_is_told(out: Path, depth: str) -> None:
     assert "--model" in report.problems[0].faults[0]
 
 
+def test_later_weights_that_read_its_streams_check_all_but_the_figures(out: Path) -> None:
+    later = FakeCodec("fake:later", "cpu")
+    assert run(out, "symbols", codec=later).clean
+    report = run(out, "pixels", codec=later)
+    assert report.counts == {"not measured": 3}
+    assert (report.gops, report.frames) == (9, 60)
+    assert "coded by fake and decoded by fake-later" in report.problems[0].faults[0]
+
+
 class Blurred(FakeCodec):
     """Decodes to the right symbols and other pictures."""
 
