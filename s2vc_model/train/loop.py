@@ -91,8 +91,9 @@ class Trainer:
                 last = number == len(stages) - 1
                 if stage.alone:
                     self.net.load_state_dict(self.average.state(), strict=False)
-                    self.average.restart(STEADY)
                 with learning_alone(self.net, stage):
+                    if stage.alone:
+                        self.average.restart(STEADY)
                     self._stage(stage, last)
             if cuda:
                 torch.cuda.synchronize()
