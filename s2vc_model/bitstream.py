@@ -5,11 +5,12 @@ back except the model itself. Knows nothing of archives, files, time stamps or n
 
 Payload layout (little-endian; ``varint`` is unsigned LEB128)::
 
-    u16 width | u16 height | u8 q, scale | varint frames | varint len(intra) | u32 symbol_crc
+    u16 width | u16 height | u8 q, scale | varint frames, fine | varint len(intra) | u32 symbol_crc
     frames x u8 check | intra bytes | inter bytes (to the end)
 
 The lower six bits of the fifth byte are ``q``, the upper two the scale, a place in `picture_scale.SCALES`: how much
-larger than they are the pictures were coded, and how much lower than ``q`` the model's own quality index is.
+larger than they are the pictures were coded, and how much lower than ``q`` the model's own quality index is. The lower
+17 bits of ``frames, fine`` are the number of frames, the rest how many quarters of an index above ``q`` the quality is.
 
 ``check`` of frame t is the low byte of the CRC-32C of the scale, a byte unless it is 0, and the digests of all frames
 up to and including t (see `s2vc_model.latents.digests`: every integer decoded, means included); ``symbol_crc`` is the
@@ -22,12 +23,14 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from s2vc_model.config import QUALITIES, QUARTERS
 from s2vc_model.errors import BitstreamError
 from s2vc_model.picture_scale import SCALES, coded_size
 
 MAX_SIDE = 65535
 MAX_FRAMES = 1 << 16
 _HEAD = struct.Struct("<HHB")
+_FRAME_BITS = 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class EncodedGop:
         checks: one rolling checksum byte per frame.
         symbol_crc: CRC-32C of all frame digests of the GOP.
         scale: place in `SCALES` of the size that the pictures were coded at; 0 is their own.
+        fine: quarters of a quality index, 0..3, above ``q``; none above 63.
     """
 
     width: int
@@ -54,11 +58,17 @@ class EncodedGop:
     checks: bytes
     symbol_crc: int
     scale: int = 0
+    fine: int = 0
 
     @property
     def quantiser(self) -> int:
-        """Index, 0..63, of the model's quality that the GOP is coded with."""
+        """Index, 0..63, of the model's quality that the GOP is coded with, or just below it."""
         return self.q - SCALES[self.scale].coarser
+
+    @property
+    def table_row(self) -> int:
+        """Row of the priors' quality tables that it is coded with; see `s2vc_model.prior.QualityTables`."""
+        return self.quantiser + QUALITIES * self.fine
 
     @property
     def coded_size(self) -> tuple[int, int]:
@@ -80,7 +90,7 @@ class EncodedGop:
         return b"".join(
             (
                 _HEAD.pack(self.width, self.height, self.scale << 6 | self.q),
-                _varint(self.frames),
+                _varint(self.fine << _FRAME_BITS | self.frames),
                 _varint(len(self.intra)),
                 struct.pack("<I", self.symbol_crc),
                 self.checks,
@@ -100,11 +110,14 @@ class EncodedGop:
             raise BitstreamError(f"GOP payload of {len(payload)} bytes is shorter than its header")
         width, height, packed = _HEAD.unpack_from(payload)
         q, scale = packed & 63, packed >> 6
-        frames, at = _read_varint(payload, _HEAD.size)
+        counted, at = _read_varint(payload, _HEAD.size)
+        frames, fine = counted & (1 << _FRAME_BITS) - 1, counted >> _FRAME_BITS
         intra_len, at = _read_varint(payload, at)
-        if not (width and height and 1 <= frames <= MAX_FRAMES and q >= SCALES[scale].coarser):
+        highest = QUALITIES - 1 if not fine else QUALITIES - 2 if fine < QUARTERS else -1
+        known = 0 <= q - SCALES[scale].coarser <= highest
+        if not (width and height and 1 <= frames <= MAX_FRAMES and known):
             raise BitstreamError(
-                f"implausible GOP header: {width}x{height}, {frames} frames, q {q} at scale {scale}"
+                f"implausible GOP header: {width}x{height}, {frames} frames, q {q} and {fine} quarters at scale {scale}"
             )
         body = at + 4 + frames
         if body + intra_len > len(payload):
@@ -120,6 +133,7 @@ class EncodedGop:
             checks=payload[at + 4 : body],
             symbol_crc=crc,
             scale=scale,
+            fine=fine,
         )
 
 

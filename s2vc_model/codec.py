@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from s2vc_model.bitstream import MAX_SIDE, EncodedGop
-from s2vc_model.config import QUALITIES
+from s2vc_model.config import QUALITIES, QUARTERS
 from s2vc_model.entropy import Checksum, Coder, StreamReader, StreamWriter
 from s2vc_model.errors import ModelError, SymbolMismatch
 from s2vc_model.heap import give_back
@@ -106,17 +106,17 @@ class S2vcCodec:
         free = free_bytes(self.device)
         return gops_that_fit(self._net.config.generator, stage, pixels, free, itemsize)
 
-    def encode_gops(self, gops: Sequence[Frames], q: int | Sequence[int]) -> list[EncodedGop]:
+    def encode_gops(self, gops: Sequence[Frames], q: float | Sequence[float]) -> list[EncodedGop]:
         """Code GOPs of one frame size.
 
         Args:
             gops: each (T, H, W, 3) uint8 RGB; T may differ, H and W (1..65535) may not.
-            q: quality index 0 (smallest) .. 63 (best), one for all or one each.
+            q: quality index 0 (smallest) .. 63 (best) in quarters, one for all or one each.
 
         Raises:
             ModelError: no frames, wrong type or shape, mixed sizes, or q out of range.
         """
-        qualities = [q] * len(gops) if isinstance(q, int) else list(q)
+        qualities = [q] * len(gops) if isinstance(q, int | float) else list(q)
         _check_frames(gops, qualities)
         height, width = gops[0].shape[1:3]
         scales = [self._scales.scale(height, width, own) for own in qualities]
@@ -137,7 +137,7 @@ class S2vcCodec:
             sources = self._upload([w.frames[t] for w in work[:live]])
             height, width = coded_size(sources.shape[2], sources.shape[3], work[0].scale)
             x = padded(resized(sources, height, width)).contiguous(memory_format=torch.channels_last)
-            quality = torch.tensor([w.quantiser for w in work[:live]], device=self.device)
+            quality = torch.tensor([w.table_row for w in work[:live]], device=self.device)
             light = luma(x)
             with self._autocast():
                 if state is None or before is None:
@@ -262,7 +262,7 @@ class S2vcCodec:
         carried: Tensor | None = None
         for t in range(gops[0].frames):
             live = sum(gop.frames > t for gop in gops)
-            quality = torch.tensor([gop.quantiser for gop in gops[:live]], device=self.device)
+            quality = torch.tensor([gop.table_row for gop in gops[:live]], device=self.device)
             _, prior = self._kind(t)
             coder, streams = self._coders[prior_name(t)], [w.stream(t) for w in work[:live]]
             state = None if carried is None else carried[:live]
@@ -307,9 +307,10 @@ class S2vcCodec:
 class _Writing:
     """One GOP being written."""
 
-    def __init__(self, frames: Frames, q: int, scale: int) -> None:
-        self.frames, self.q, self.scale = frames, q, scale
-        self.quantiser = q - SCALES[scale].coarser
+    def __init__(self, frames: Frames, q: float, scale: int) -> None:
+        self.frames, self.scale = frames, scale
+        self.q, self.fine = divmod(round(q * QUARTERS), QUARTERS)
+        self.table_row = self.q - SCALES[scale].coarser + QUALITIES * self.fine
         self._intra, self._inter = StreamWriter(), StreamWriter()
         self._sum, self._checks = Checksum(scale), bytearray()
 
@@ -324,7 +325,7 @@ class _Writing:
         frames, height, width, _ = self.frames.shape
         intra, inter = self._intra.finish(), self._inter.finish()
         checks = bytes(self._checks)
-        return EncodedGop(width, height, frames, self.q, intra, inter, checks, self._sum.value, self.scale)
+        return EncodedGop(width, height, frames, self.q, intra, inter, checks, self._sum.value, self.scale, self.fine)
 
 
 class _Reading:
@@ -386,10 +387,10 @@ def _check_sizes(gops: Sequence[EncodedGop]) -> None:
         raise ModelError("GOPs of one call must have one frame size")
 
 
-def _check_frames(gops: Sequence[Frames], qualities: Sequence[int]) -> None:
+def _check_frames(gops: Sequence[Frames], qualities: Sequence[float]) -> None:
     for q in qualities:
-        if not 0 <= q < QUALITIES:
-            raise ModelError(f"quality {q} is not in 0..{QUALITIES - 1}")
+        if not 0 <= q <= QUALITIES - 1 or q * QUARTERS % 1:
+            raise ModelError(f"quality {q} is not in 0..{QUALITIES - 1}, in steps of {1 / QUARTERS}")
     if not gops:
         raise ModelError("no GOP to encode")
     if len(qualities) != len(gops):

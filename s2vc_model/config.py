@@ -7,6 +7,8 @@ from typing import Any
 
 QUALITIES = 64
 """Quality indexes run 0 (smallest) .. 63 (best)."""
+QUARTERS = 4
+"""Steps from one quality index to the next that a GOP can be coded at."""
 
 
 @dataclass(frozen=True, slots=True)

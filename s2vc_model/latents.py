@@ -50,7 +50,7 @@ def encode_frame(
     Args:
         y: (B, Y, h, w) float32, in its own unit.
         z: (B, Z, ceil(h/4), ceil(w/4)) float32.
-        q: quality indexes (B,).
+        q: rows of the quality tables (B,).
         state: the temporal prior's state, or ``None``.
 
     Returns:

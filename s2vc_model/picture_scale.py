@@ -69,7 +69,7 @@ class PictureScales:
         """
         return cls(tuple(Enlarging(**row) for row in rows))
 
-    def scale(self, height: int, width: int, q: int = QUALITIES - 1) -> int:
+    def scale(self, height: int, width: int, q: float = QUALITIES - 1) -> int:
         """The place in `SCALES` of pictures of a size at a quality index; without one, at the highest."""
         short = min(height, width)
         found = (rule.scale for rule in self.rules if short <= rule.lines and q >= rule.quality)

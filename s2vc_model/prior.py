@@ -21,7 +21,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from s2vc_model.config import QUALITIES, CodecConfig
+from s2vc_model.config import QUALITIES, QUARTERS, CodecConfig
 from s2vc_model.errors import WeightsError
 from s2vc_model.integer import ACTIVATION_MAX, STEPS, IntConv, rectify, requantise, round_through
 from s2vc_model.layers import RELU_GAIN, pixel_shuffle
@@ -38,14 +38,17 @@ RESIDUAL_MAX = 1000
 """Largest coded residual in quantiser steps."""
 _MEAN_MAX = 2047
 _LATENT_MAX = 16383
+_UNIT = 64 * 512
+"""A scale times its reciprocal, both as the tables have them."""
 
 
 @dataclass(frozen=True, slots=True)
 class QualityTables:
-    """Integers per quality index and latent channel, all (64, Y) or (64, 2P) float32 holding integers.
+    """Integers per quality and latent channel, all (255, Y) or (255, 2P) float32 holding integers.
 
-    ``scale`` is the quantiser scale in 1/64, ``inverse`` its reciprocal in 1/512, ``offset`` its place on the scale
-    grid in 1/256 of an index, ``bias`` the quality's offset to the fusion's hidden units.
+    Rows 0..63 are those of the quality indexes, as weights store them. Row 64 f + q lies f quarters of the way from q
+    to q + 1, for q up to 62. ``scale`` is the quantiser scale in 1/64, ``inverse`` its reciprocal in 1/512, ``offset``
+    its place on the scale grid in 1/256 of an index, ``bias`` the quality's offset to the fusion's hidden units.
     """
 
     scale: Tensor
@@ -65,6 +68,15 @@ def quality_weights(knots: int) -> Tensor:
     """(64, knots) rows that interpolate linearly between ``knots`` points."""
     at = torch.arange(QUALITIES, dtype=torch.float64) / (QUALITIES - 1) * (knots - 1)
     return (1 - (at[:, None] - torch.arange(knots)).abs()).clamp_min(0).float()
+
+
+def _with_quarters(rows: Tensor) -> Tensor:
+    """(64, N) integers -> (255, N): those of the quarters between them too, rounded down after a half is added."""
+    low, high = rows[:-1].long(), rows[1:].long()
+    parts = [(low * (QUARTERS - f) + high * f + QUARTERS // 2) // QUARTERS for f in range(1, QUARTERS)]
+    # Quarters of each f begin at a multiple of 64; the row between two of them belongs to no quality.
+    gap = rows[-1:].long()
+    return torch.cat([rows.long(), *(part for p in parts for part in (p, gap))][:-1])
 
 
 class Prior(nn.Module):
@@ -179,7 +191,7 @@ class Prior(nn.Module):
         scale = torch.exp(rows @ self.log_scale.double().cpu())
         scale = torch.round(scale * 64).clamp(32, 4095)
         out["table.scale"] = scale.to(torch.int32)
-        out["table.inverse"] = torch.round(512 * 64 / scale).to(torch.int32)
+        out["table.inverse"] = torch.round(_UNIT / scale).to(torch.int32)
         grid = 256 * PER_OCTAVE * (torch.log2(scale / 64) + OCTAVE_ZERO)
         out["table.offset"] = torch.round(grid).to(torch.int32)
         bias = torch.round(rows @ self.quality_bias.double().cpu() * STEPS)
@@ -207,7 +219,11 @@ class Prior(nn.Module):
                 raise WeightsError(f"quality table {name!r} is not {QUALITIES} x {width} integers")
             if bool((raw[name] < low).any()) or bool((raw[name] > high).any()):
                 raise WeightsError(f"quality table {name!r} leaves {low}..{high}")
-        self.tables = QualityTables(**{k: v.float().to(device) for k, v in raw.items()})
+        scale = _with_quarters(raw["scale"])
+        between = (2 * _UNIT + scale[QUALITIES:]) // (2 * scale[QUALITIES:])
+        inverse = torch.cat((raw["inverse"].long(), between))
+        rows = {"scale": scale, "inverse": inverse} | {k: _with_quarters(raw[k]) for k in ("offset", "bias")}
+        self.tables = QualityTables(**{k: v.float().to(device) for k, v in rows.items()})
 
     def thaw(self) -> None:
         """Back to trainable float masters, which equal the integers divided by their scales."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from s2vc_model.config import QUALITIES
 from s2vc_model.errors import ModelError
 from s2vc_model.network import S2vcNetwork
 from s2vc_model.pictures import resized, sharpened
@@ -71,7 +72,7 @@ class Refiner:
             x: (1, 3, H, W) in [-1, 1], as it is coded: enlarged, padded.
             source: (1, 3, h, w) in [-1, 1], as it is seen.
             size: height and width of ``x`` without padding.
-            q: index of the quantisers (1,).
+            q: row of the quality tables (1,).
             y, z: what the encoder makes of ``x``, float32.
 
         Returns:
@@ -86,7 +87,7 @@ class Refiner:
         adam = _Adam(places, [STEP, STEP * _HYPER], self.steps)
         least, best = float("inf"), (y, z)
         wanted = self._perceptual.wanted(source)
-        worth = self._weights.intra_rate * self._rates[q[0]] / (size[0] * size[1])
+        worth = self._weights.intra_rate * self._rates[q[0] % QUALITIES] / (size[0] * size[1])
         for step in range(self.steps + 1):
             with torch.set_grad_enabled(step < self.steps):
                 latent, soft, bits = self._coded(places[0], scale, places[1], q)

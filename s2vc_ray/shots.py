@@ -84,6 +84,11 @@ class ShotsGop:
         return self.shots[0].q
 
     @property
+    def fine(self) -> int:
+        """Quarters of an index above it."""
+        return self.shots[0].fine
+
+    @property
     def frames(self) -> int:
         """Of all shots."""
         return sum(shot.frames for shot in self.shots)
@@ -125,7 +130,7 @@ class ShotsGop:
         if fields.at != len(payload):
             raise CorruptArchive(f"{len(payload) - fields.at} bytes behind a GOP's last shot")
         gop = cls(shots)
-        alike = {(shot.width, shot.height, shot.q, shot.scale) for shot in shots}
+        alike = {(shot.width, shot.height, shot.q, shot.fine, shot.scale) for shot in shots}
         if len(alike) > 1 or gop.frames > MAX_FRAMES:
             raise CorruptArchive("a GOP's shots differ in size or quality, or have too many frames")
         return gop

@@ -217,10 +217,13 @@ def _gop(body: Cursor, header: dict[str, Any]) -> Gop:
 
 def _coded(payload: Cursor) -> Coded:
     width, height, packed = payload.numbers("HHB")
-    frames, length = payload.varint(), payload.varint()
+    counted, length = payload.varint(), payload.varint()
+    frames, fine = counted & 0x1FFFF, counted >> 17
+    check(fine < 4, "more quarters than three")
     (crc,), checks = payload.numbers("I"), payload.take(frames)
     q, scale = packed & 63, packed >> 6
-    check(q >= (0, 11, 19, 14)[scale], "a quality that this scale does not have")
+    own = q - (0, 11, 19, 14)[scale]
+    check(0 <= own <= (62 if fine else 63), "a quality that this scale does not have")
     coded = Coded((width, height, frames), q, scale, crc, checks, payload.take(length), payload.rest())
     check(checks[-1] == crc & 255, "symbol CRC and last check differ")
     for stream in (coded.intra, coded.inter):

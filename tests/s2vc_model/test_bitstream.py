@@ -70,8 +70,24 @@ def test_coded_sizes_are_rounded_up(scale: int, size: tuple[int, int]) -> None:
     assert gop.coded_size == size
 
 
-def test_longest_gop_round_trips() -> None:
-    gop = dataclasses.replace(GOP, frames=MAX_FRAMES, checks=bytes(MAX_FRAMES))
+@pytest.mark.parametrize("fine", range(4))
+@pytest.mark.parametrize(("q", "scale"), [(0, 0), (62, 0), (14, 3), (63, 1)])
+def test_quarters_of_a_quality_round_trip(q: int, scale: int, fine: int) -> None:
+    gop = dataclasses.replace(GOP, q=q, scale=scale, fine=fine)
+    assert EncodedGop.from_payload(gop.to_payload()) == gop
+    assert gop.table_row == gop.quantiser + 64 * fine
+    assert len(gop.to_payload()) == len(GOP.to_payload()) + (2 if fine else 0)
+
+
+@pytest.mark.parametrize(("q", "fine"), [(63, 1), (63, 3), (30, 4), (30, 200)])
+def test_quarters_that_no_table_has_are_refused(q: int, fine: int) -> None:
+    with pytest.raises(BitstreamError, match="quarters"):
+        EncodedGop.from_payload(dataclasses.replace(GOP, q=q, fine=fine).to_payload())
+
+
+@pytest.mark.parametrize("fine", [0, 3])
+def test_longest_gop_round_trips(fine: int) -> None:
+    gop = dataclasses.replace(GOP, frames=MAX_FRAMES, checks=bytes(MAX_FRAMES), fine=fine)
     assert EncodedGop.from_payload(gop.to_payload()) == gop
 
 

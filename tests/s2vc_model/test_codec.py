@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,30 @@ def test_size_and_fidelity_rise_with_quality(codec: S2vcCodec) -> None:
     assert sizes == sorted(sizes)
     assert sizes[-1] > 2 * sizes[0]
     assert errors == sorted(errors, reverse=True)
+
+
+def test_quarters_of_a_quality_lie_between_its_neighbours(codec: S2vcCodec) -> None:
+    clip = photo(3, 128, 96)
+    rows = [50 + n / 4 for n in range(9)]
+    gops = [codec.encode_gops([clip], q)[0] for q in rows]
+    assert [(gop.q, gop.fine) for gop in gops] == [divmod(n, 4) for n in range(200, 209)]
+    assert gops[0] == codec.encode_gops([clip], 50)[0]
+    again = [EncodedGop.from_payload(gop.to_payload()) for gop in gops]
+    assert again == gops
+    codec.check_symbols(again)
+    sizes = [len(gop.intra) + len(gop.inter) for gop in gops]
+    # Streams are whole words, and one more bit here is a word there: rising, but for that.
+    assert all(later >= earlier - 16 for earlier, later in pairwise(sizes))
+    assert len(set(sizes)) > 5
+    wrong = dataclasses.replace(gops[2], fine=0)
+    with pytest.raises((SymbolMismatch, BitstreamError)):
+        codec.check_symbols([wrong])
+
+
+@pytest.mark.parametrize("q", [-0.25, 63.25, 20.1, float("nan")])
+def test_other_parts_of_a_quality_are_refused(tiny: S2vcCodec, q: float) -> None:
+    with pytest.raises(ModelError, match=r"steps of 0\.25"):
+        tiny.encode_gops([pictures(1, 32, 32)], q)
 
 
 def test_iter_decode_yields_the_frames_of_decode(tiny: S2vcCodec) -> None:

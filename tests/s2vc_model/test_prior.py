@@ -159,8 +159,8 @@ def extreme(prior: Prior) -> Prior:
 def test_distribution_is_exact_and_bounded_for_any_raw_output() -> None:
     prior = extreme(tiny_network().intra_prior)
     assert prior.tables is not None
-    raw = edge_values().view(1, 1, 1, -1).expand(QUALITIES, 2 * prior.latent, 1, -1)
-    q = torch.arange(QUALITIES)
+    q = torch.arange(len(prior.tables.scale))
+    raw = edge_values().view(1, 1, 1, -1).expand(len(q), 2 * prior.latent, 1, -1)
     mean, index = prior.distribution(raw, q)
     assert_integers(index, 0, SCALES - 1)
     wide = raw.double().round()
@@ -181,8 +181,9 @@ def test_activations_are_exact_and_bounded_for_any_latent() -> None:
         [0, 1, 2, 3, 7, 8, 9, 255, 256, 257, FIXED_LIMIT - 1, FIXED_LIMIT, FIXED_LIMIT + 1, largest]
     )
     fixed = torch.cat((near, -near, torch.arange(-20000, 20001, 37))).float()
-    fixed = fixed.view(1, 1, 1, -1).expand(QUALITIES, prior.latent, 1, -1)
-    got = prior.to_activation(fixed, torch.arange(QUALITIES))
+    q = torch.arange(len(prior.tables.scale))
+    fixed = fixed.view(1, 1, 1, -1).expand(len(q), prior.latent, 1, -1)
+    got = prior.to_activation(fixed, q)
     product = (
         fixed.double().clamp(-FIXED_LIMIT, FIXED_LIMIT) * prior.tables.inverse.double()[:, :, None, None]
     )
@@ -203,6 +204,27 @@ def test_quality_tables_rise_with_quality(packaged: dict[str, Prior]) -> None:
         assert prior.tables is not None
         there_and_back = prior.tables.scale * prior.tables.inverse
         assert float((there_and_back / (64 * 512) - 1).abs().max()) < 0.07
+
+
+def test_quarters_lie_between_qualities_and_whole_ones_are_as_stored(packaged: dict[str, Prior]) -> None:
+    for prior in packaged.values():
+        tables = prior.tables
+        assert tables is not None
+        stored = prior.quantise()
+        for name in ("scale", "inverse", "offset", "bias"):
+            rows = getattr(tables, name)
+            assert rows.shape[0] == 255
+            assert torch.equal(rows[:QUALITIES].int(), stored[f"table.{name}"])
+            low, high = rows[: QUALITIES - 1], rows[1:QUALITIES]
+            for fine in (1, 2, 3):
+                between = rows[QUALITIES * fine :][: QUALITIES - 1]
+                assert bool((between >= torch.minimum(low, high)).all())
+                assert bool((between <= torch.maximum(low, high)).all())
+                assert_integers(between, float(rows.min()), float(rows.max()))
+                if name != "inverse":
+                    exact = (low * (4 - fine) + high * fine) / 4
+                    assert float((between - exact).abs().max()) <= 0.5
+        assert float((tables.scale * tables.inverse / (64 * 512) - 1).abs().max()) < 0.07
 
 
 def test_checkerboard_splits_every_channel_in_half() -> None:
