@@ -19,6 +19,7 @@ import torch
 from jobs.bench_clips import Clip, make_clip
 from jobs.bench_quality import code_fingerprint
 from jobs.bench_rows import keep, kept_at
+from s2vc_model.config import QUARTERS
 from s2vc_model.metrics import MetricResult, measure
 from s2vc_ray.config import JobConfig
 from s2vc_ray.fallback import encode_av1
@@ -53,29 +54,29 @@ class ClipCodings:
         self._digests = [make_clip(clip.name, gop, clip.rate).sha256 for gop in self.gops]
         self._ours: dict[Wish, CodedGop] = {}
         self._av1: dict[Wish, CodedGop] = {}
-        self._again: dict[tuple[int, str, int], Measured] = {}
+        self._again: dict[tuple[int, str, float], Measured] = {}
 
     def code(self, wishes: Sequence[Wish]) -> list[CodedGop]:
         """GOPs (their numbers in the clip) at their q, as S2VC codes them."""
-        for q in dict.fromkeys(q for _, q in wishes):
-            new = [wish for wish in dict.fromkeys(wishes) if wish[1] == q and not self._recall(wish)]
-            lanes = Lanes(
-                replace(self._config, quality=q),
-                lanes=1,
-                overlap=False,
-                load_codec=lambda model, device: self._codec,
-                meter=Meter(1),
-            )
-            for wish, coded in zip(new, lanes.code([self.gops[n] for n, _ in new]), strict=True):
-                self._ours[wish] = coded
-                self._store.put(self._digests[wish[0]], wish[1], coded)
+        new = [wish for wish in dict.fromkeys(wishes) if not self._recall(wish)]
+        lanes = Lanes(
+            self._config,
+            lanes=1,
+            overlap=False,
+            load_codec=lambda model, device: self._codec,
+            meter=Meter(1),
+        )
+        coded = lanes.at([self.gops[n] for n, _ in new], [q for _, q in new])
+        for wish, one in zip(new, coded, strict=True):
+            self._ours[wish] = one
+            self._store.put(self._digests[wish[0]], wish[1], one)
         return [self._ours[wish] for wish in wishes]
 
     def code_av1(self, wishes: Sequence[Wish]) -> list[CodedGop]:
         """GOPs at their CRF, as the fallback codec codes them."""
         for number, crf in wishes:
             if (number, crf) not in self._av1:
-                coded = CodedGop(reread(encode_av1(self.gops[number], crf)), 0.0, 0.0, ())
+                coded = CodedGop(reread(encode_av1(self.gops[number], int(crf))), 0.0, 0.0, ())
                 results = self.again(number, coded).sampled
                 metrics = tuple(
                     Metric(name, one.mean, one.worst, len(one.frames)) for name, one in results.items()
@@ -83,13 +84,13 @@ class ClipCodings:
                 self._av1[number, crf] = replace(coded, metrics=metrics)
         return [self._av1[wish] for wish in wishes]
 
-    def known(self, number: int) -> dict[int, CodedGop]:
+    def known(self, number: int) -> dict[float, CodedGop]:
         """By q, what has been coded of a GOP with S2VC so far."""
         return {q: coded for (one, q), coded in self._ours.items() if one == number}
 
     def again(self, number: int, coded: CodedGop) -> Measured:
         """Decode a payload's bytes once more and measure them, once for each payload."""
-        key = (number, coded.codec, coded.encoded.q)
+        key = (number, coded.codec, level_of(coded))
         if key not in self._again:
             shown = iter_decode(self._codec, [from_payload(coded.codec, coded.payload)])
             decoded = np.stack([picture for pictures in shown for picture in pictures.values()])
@@ -107,6 +108,12 @@ class ClipCodings:
         return wish in self._ours
 
 
+def level_of(coded: CodedGop) -> float:
+    """The q, quarters and all, or the CRF that a GOP is coded at."""
+    level: float = coded.encoded.q + coded.encoded.fine / QUARTERS
+    return level
+
+
 @dataclass(frozen=True, slots=True)
 class _Store:
     """Codings on disk, a file each, by the digest of the GOP's pictures and what else decides them."""
@@ -114,7 +121,7 @@ class _Store:
     folder: Path | None
     identity: dict[str, object]
 
-    def get(self, gop: str, q: int) -> CodedGop | None:
+    def get(self, gop: str, q: float) -> CodedGop | None:
         path = kept_at(self.folder, {**self.identity, "gop": gop, "q": q})
         if path is None or not path.is_file():
             return None
@@ -123,7 +130,7 @@ class _Store:
         metrics = tuple(Metric(**metric) for metric in kept["metrics"])
         return CodedGop(encoded, kept["encode_seconds"], kept["decode_seconds"], metrics)
 
-    def put(self, gop: str, q: int, coded: CodedGop) -> None:
+    def put(self, gop: str, q: float, coded: CodedGop) -> None:
         path = kept_at(self.folder, {**self.identity, "gop": gop, "q": q})
         if path is not None:
             row = {

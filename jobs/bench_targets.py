@@ -17,7 +17,8 @@ from statistics import median
 import numpy as np
 
 from jobs.bench_clips import Clip, ClipPolicy, load_clip
-from jobs.bench_gops import ClipCodings
+from jobs.bench_gops import ClipCodings, level_of
+from s2vc_model.config import QUARTERS
 from s2vc_model.metrics import METRICS, MetricResult
 from s2vc_ray.av1_gop import MAX_CRF
 from s2vc_ray.config import MAX_QUALITY, JobConfig, MetricPolicy
@@ -94,7 +95,7 @@ class Outcome:
     """One GOP held to one floor.
 
     Attributes:
-        level: the q taken, or the CRF of ``codec`` AV1.
+        level: the q taken, quarters and all, or the CRF of ``codec`` AV1.
         verdict: a key of `VERDICTS`.
         value: what the floor is about, as the search measured it.
         again: the same of the payload's bytes, decoded and measured once more; whether that ``holds_again``.
@@ -104,7 +105,7 @@ class Outcome:
 
     gop: int
     codec: str
-    level: int
+    level: float
     verdict: str
     bytes: int
     probes: int
@@ -281,14 +282,15 @@ def fixed(floor: Floor, codings: ClipCodings) -> tuple[Fixed | None, Fixed | Non
     scale = SCALES[floor.metric]
     levels = Levels(0, MAX_QUALITY, scale.start, scale.slope, scale.enough)
 
-    def margin(q: int) -> float:
+    def margin(q: float) -> float:
         return min(_margin(floor, one) for one in codings.code([(number, q) for number in every]))
 
-    def taken(q: int | None) -> Fixed | None:
-        return None if q is None else Fixed(q, sum(len(gop[q].payload) for gop in _gops(codings)))
+    def taken(q: float | None) -> Fixed | None:
+        return None if q is None else Fixed(int(q), sum(len(gop[q].payload) for gop in _gops(codings)))
 
     searched = chosen(levels, search(levels, margin))
-    margins = {q: margin(q) for q in set.intersection(*(set(gop) for gop in _gops(codings)))}
+    coded = set.intersection(*(set(gop) for gop in _gops(codings)))
+    margins = {q: margin(q) for q in coded if q == int(q)}
     while (q := next_level(replace(levels, enough=0.0), margins)) is not None:
         margins[q] = margin(q)
     held = [one for q, own in margins.items() if own >= 0 and (one := taken(q))]
@@ -309,7 +311,7 @@ def _outcomes(floor: Floor, codings: ClipCodings, options: TargetOptions) -> Ite
         yield Outcome(
             gop=number,
             codec=taken.codec,
-            level=taken.encoded.q,
+            level=level_of(taken),
             verdict=_verdict(floor, number, taken, codings, reachable=bool(held)),
             bytes=len(taken.payload),
             probes=taken.probes,
@@ -327,11 +329,11 @@ def _verdict(floor: Floor, number: int, taken: CodedGop, codings: ClipCodings, *
         return "missed" if reachable else "unreachable"
     if _margin(floor, taken) <= NEAR * SCALES[floor.metric].enough:
         return "near"
-    level = taken.encoded.q
+    level = level_of(taken)
     if taken.codec == AV1:
         beside = codings.code_av1([(number, level + 1)]) if level < MAX_CRF else []
     else:
-        beside = codings.code([(number, level - 1)]) if level else []
+        beside = codings.code([(number, level - 1 / QUARTERS)]) if level else []
     return "loose" if any(_margin(floor, one) >= 0 for one in beside) else "ladder"
 
 
@@ -366,7 +368,7 @@ def _gains(metric: str, codings: ClipCodings) -> Iterator[float]:
     scale = SCALES[metric]
     for gop in _gops(codings):
         for q in sorted(gop):
-            if q + 1 in gop:
+            if q == int(q) and q + 1 in gop:
                 lower, higher = (_metric(metric, gop[at]).worst for at in (q, q + 1))
                 yield scale.margin(higher, lower) / (NEAR * scale.enough)
 
@@ -382,7 +384,7 @@ def _curve(metric: str, gains: Sequence[float]) -> Curve:
     )
 
 
-def _gops(codings: ClipCodings) -> list[dict[int, CodedGop]]:
+def _gops(codings: ClipCodings) -> list[dict[float, CodedGop]]:
     return [codings.known(number) for number in range(len(codings.gops))]
 
 

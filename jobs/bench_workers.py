@@ -80,12 +80,12 @@ class SleepingCodec:
         """Any number."""
         return sys.maxsize
 
-    def encode_gops(self, gops: Sequence[Frames], q: int | Sequence[int]) -> list[EncodedGop]:
+    def encode_gops(self, gops: Sequence[Frames], q: float | Sequence[float]) -> list[EncodedGop]:
         """Sleep; then payloads of a few bytes."""
         time.sleep(self._seconds)
-        qualities = [q] * len(gops) if isinstance(q, int) else q
+        qualities = [q] * len(gops) if isinstance(q, int | float) else q
         return [
-            EncodedGop(g.shape[2], g.shape[1], len(g), own, b"", b"", bytes(len(g)), 0)
+            EncodedGop(g.shape[2], g.shape[1], len(g), int(own), b"", b"", bytes(len(g)), 0)
             for g, own in zip(gops, qualities, strict=True)
         ]
 

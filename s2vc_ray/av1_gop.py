@@ -56,6 +56,11 @@ class Av1Gop:
         return coded_size(self.width, self.height)
 
     @property
+    def fine(self) -> int:
+        """Parts of a level above ``q``: there are none."""
+        return 0
+
+    @property
     def bits_p(self) -> int:
         """Bits of all frames but the first."""
         return 8 * sum(map(len, self.units[1:]))

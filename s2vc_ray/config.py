@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from s2vc_model.config import QUARTERS
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.policy import FALLBACKS, Policy
 from s2vc_ray.targets import Floor, Goal, Target
@@ -272,9 +273,9 @@ class JobConfig:
         if self.target is None:
             return None
         if isinstance(self.target, Floor):
-            return Goal(self.target, self.target.max_bpp, self.quality)
+            return Goal(self.target, self.target.max_bpp, self.quality, QUARTERS)
         own = self.target.value if self.target.kind == "bpp" else max_bpp
-        return Goal(None, own, self.quality)
+        return Goal(None, own, self.quality, QUARTERS)
 
     def batch_on(self, device: str) -> int:
         """GOPs in lockstep on a codec's ``device`` ("cpu", "cuda:0", ...)."""

@@ -40,7 +40,7 @@ def fall_back(
         if policy != "none" and goal.floor is not None and (policy == "smaller" or not one.target_met)
     ]
     others = seek(
-        [replace(goals[number], top=MAX_CRF) for number in tried],
+        [replace(goals[number], top=MAX_CRF, parts=1) for number in tried],
         lambda wishes: code([(tried[at], MAX_CRF - level) for at, level in wishes]),
     )
     result = list(found)

@@ -193,11 +193,15 @@ class Lanes:
             return self._search(codec, gops, goals, policies)
         return self._code(codec, gops, [self._config.quality] * len(gops), self._shown(gops))
 
+    def at(self, gops: list[Frames], qualities: Sequence[float]) -> list[CodedGop]:
+        """Like `code`, each GOP at a quality of its own, in quarters of an index."""
+        return self._code(self._loaded(), gops, qualities, self._shown(gops)) if gops else []
+
     def _code(
         self,
         codec: LoadedCodec,
         gops: list[Frames],
-        qualities: Sequence[int],
+        qualities: Sequence[float],
         shown: Sequence[_Shown] | None,
     ) -> list[CodedGop]:
         """Code GOPs, each at its own quality, in a lane; then empty ``gops``, and check unless ``shown`` is None."""
@@ -223,7 +227,7 @@ class Lanes:
             return self._code(codec, [gops[n] for n, _ in wishes], [q for _, q in wishes], measured)
 
         def fallback(wishes: Sequence[Wish]) -> list[CodedGop]:
-            coded = self._encode_av1([(gops[n], crf) for n, crf in wishes])
+            coded = self._encode_av1([(gops[n], int(crf)) for n, crf in wishes])
             with self._room_to_measure():
                 return self._check(codec, [shown[n] for n, _ in wishes], coded)
 
@@ -272,10 +276,10 @@ class Lanes:
         """To be entered, in no lane, for measuring."""
         return self._measuring if self._apart else self._lane()
 
-    def _encode(self, codec: LoadedCodec, gops: Sequence[Frames], qualities: Sequence[int]) -> list[CodedGop]:
+    def _encode(self, codec: LoadedCodec, gops: Sequence[Frames], qualities: Sequence[float]) -> list[CodedGop]:
         """What a reader will find of GOPs, each coded at its own quality."""
 
-        def encode(part: Sequence[tuple[Frames, int]]) -> list[EncodedGop]:
+        def encode(part: Sequence[tuple[Frames, float]]) -> list[EncodedGop]:
             return codec.encode_gops([frames for frames, _ in part], [q for _, q in part])
 
         stage = _stage("encode", gops)

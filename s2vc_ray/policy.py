@@ -266,10 +266,13 @@ class Policy:
                 return True, rule
         return True, None
 
-    def goal(self, rule: Rule | None, top: int) -> Goal:
-        """What a GOP under ``rule`` is searched for, ``top`` being the highest level that may be taken."""
+    def goal(self, rule: Rule | None, top: int, parts: int = 1) -> Goal:
+        """What a GOP under ``rule`` is searched for, ``top`` being the highest level that may be taken.
+
+        ``parts``: see `Goal`.
+        """
         floor = rule.floor if rule and rule.floor else self.floor
-        return Goal(replace(floor, max_bpp=self.floor.max_bpp), self.floor.max_bpp, top)
+        return Goal(replace(floor, max_bpp=self.floor.max_bpp), self.floor.max_bpp, top, parts)
 
     def excludes(self, name: str) -> str | None:
         """The first pattern that a source's name matches."""

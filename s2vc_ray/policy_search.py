@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from s2vc_model.config import QUARTERS
 from s2vc_ray.av1_gop import MAX_CRF, MAX_HEIGHT, MAX_WIDTH
 from s2vc_ray.errors import SourceError
 from s2vc_ray.fallback_search import fall_back
@@ -51,9 +52,9 @@ def hold(
     rules: list[Rule | None] = [rule for _, rule in decided]
     result: dict[int, CodedGop] = {}
 
-    def search(numbers: Iterable[int], coder: Code, most: int) -> None:
+    def search(numbers: Iterable[int], coder: Code, most: int, parts: int) -> None:
         chosen = list(numbers)
-        goals = [policies[number].goal(rules[number], most) for number in chosen]
+        goals = [policies[number].goal(rules[number], most, parts) for number in chosen]
         found = seek(goals, partial(_renumbered, coder, chosen))
         for number, one in zip(chosen, found, strict=True):
             result[number] = _after(result.get(number), one)
@@ -63,13 +64,13 @@ def hold(
         return bool(policies[number].codec or (rule and rule.codec))
 
     numbers = range(len(policies))
-    search((number for number in numbers if not is_av1(number)), code, top)
+    search((number for number in numbers if not is_av1(number)), code, top, QUARTERS)
     again = []
     for number in (n for n, (is_known, _) in enumerate(decided) if not is_known):
         _, rules[number] = policies[number].rule_for({**known[number], **_of_decoded(result[number].risk)})
         if (rule := rules[number]) and rule.floor and not rule.codec:
             again.append(number)
-    search(again, code, top)
+    search(again, code, top, QUARTERS)
     if code_av1 is None:
         if (wanted := next(filter(is_av1, numbers), None)) is not None:
             rule = rules[wanted]
@@ -92,6 +93,7 @@ def hold(
         filter(is_av1, numbers),
         lambda wishes: code_av1([(number, MAX_CRF - level) for number, level in wishes]),
         MAX_CRF,
+        1,
     )
     return _named(result, rules)
 

@@ -1,6 +1,7 @@
 """Which level of a codec to take: what to probe next, given what was probed. Pure, and no codec in it.
 
-A codec has integer levels (S2VC's q, a classical codec's CRF). At each, what was asked for holds by a *margin* that is
+A codec has integer levels (S2VC's q, a classical codec's CRF), and may have parts of them (quarters of a q), which are
+searched last. At each, what was asked for holds by a *margin* that is
 measured: at or above 0 it holds. Towards one end, `Levels.best`, the result is what one would like to have (the
 smallest file, or the highest quality); towards the other, `Levels.safe`, the margin grows, nearly always. Wanted is the
 level nearest to `best` that holds. Margins may be of any unit in which they are about linear in the level.
@@ -54,7 +55,7 @@ class Levels:
         if not (math.isfinite(self.slope) and self.slope > 0):
             raise ValueError(f"slope is {self.slope}: give a finite number above 0")
 
-    def steps(self, level: int) -> int:
+    def steps(self, level: float) -> float:
         """How far ``level`` is from ``best``: 0 there, growing towards ``safe``."""
         return level - self.best if self.safe >= self.best else self.best - level
 
@@ -68,7 +69,7 @@ class Levels:
         return abs(self.safe - self.best)
 
 
-def next_level(levels: Levels, margins: Mapping[int, float]) -> int | None:
+def next_level(levels: Levels, margins: Mapping[float, float]) -> int | None:
     """The level to probe after those in ``margins``; None when the search is over.
 
     It is over when a level held by no more than ``enough``, or when one held and the next towards ``best`` was probed
@@ -81,9 +82,9 @@ def next_level(levels: Levels, margins: Mapping[int, float]) -> int | None:
     Raises:
         ValueError: a margin is NaN, or of a level that is not in the range.
     """
-    known = _by_steps(levels, margins)
+    known = {int(at): margin for at, margin in _by_steps(levels, margins).items()}
     if not known:
-        return levels.level(min(max(levels.steps(levels.start), 0), levels.last))
+        return levels.level(min(max(int(levels.steps(levels.start)), 0), levels.last))
     hold = min((at for at, margin in known.items() if margin >= 0), default=levels.last + 1)
     miss = max((at for at, margin in known.items() if margin < 0 and at < hold), default=-1)
     if miss == levels.last:
@@ -95,15 +96,33 @@ def next_level(levels: Levels, margins: Mapping[int, float]) -> int | None:
     return levels.level(min(max(at, miss + 1), hold - 1))
 
 
-def chosen(levels: Levels, margins: Mapping[int, float]) -> int | None:
+def next_part(levels: Levels, margins: Mapping[float, float], parts: int) -> float | None:
+    """The part of a level to probe once the search of whole ones is over; None when that is over too.
+
+    Halves what lies between the level that holds and its neighbour towards ``best`` that was probed and does not, down
+    to a ``parts``-th of a level, a power of two, or until one holds by no more than ``enough``.
+    """
+    known = _by_steps(levels, margins)
+    hold = min((at for at, margin in known.items() if margin >= 0), default=None)
+    if hold is None or known[hold] <= levels.enough:
+        return None
+    miss = max((at for at in known if at < hold), default=None)
+    if miss is None or not 1 / parts < hold - miss <= 1:
+        return None
+    at = (miss + hold) / 2
+    return levels.best + at if levels.safe >= levels.best else levels.best - at
+
+
+def chosen(levels: Levels, margins: Mapping[float, float]) -> float | None:
     """Of the levels that were probed and held, the one nearest to ``best``; None when none held."""
-    held = [at for at, margin in _by_steps(levels, margins).items() if margin >= 0]
-    return levels.level(min(held)) if held else None
+    held = [level for level, margin in margins.items() if margin >= 0]
+    _by_steps(levels, margins)
+    return min(held, key=levels.steps, default=None)
 
 
-def search(levels: Levels, probe: Callable[[int], float]) -> dict[int, float]:
+def search(levels: Levels, probe: Callable[[int], float]) -> dict[float, float]:
     """Probe until the search is over: the margins of all levels that were probed, in that order."""
-    margins: dict[int, float] = {}
+    margins: dict[float, float] = {}
     while (level := next_level(levels, margins)) is not None:
         margins[level] = probe(level)
     return margins
@@ -122,7 +141,7 @@ def _climb(levels: Levels, known: Mapping[int, float]) -> int | None:
     return levels.level((low + high) // 2)
 
 
-def _by_steps(levels: Levels, margins: Mapping[int, float]) -> dict[int, float]:
+def _by_steps(levels: Levels, margins: Mapping[float, float]) -> dict[float, float]:
     known = {levels.steps(level): margin for level, margin in margins.items()}
     if any(math.isnan(margin) for margin in known.values()):
         raise ValueError("a margin is not a number: a level that cannot be measured has no place in a search")

@@ -120,6 +120,7 @@ def gop_rows(
             bpp=gop.bpp,
             kbps=8 * gop.payload_bytes / seconds / 1000 if seconds > 0 else None,
             q=gop.q if gop.codec != AV1 else None,
+            q_fine=gop.q_fine if gop.codec != AV1 else None,
             crf=gop.q if gop.codec == AV1 else None,
             codec=gop.codec,
             target=gop.target or None,

@@ -16,7 +16,7 @@ from s2vc_ray.targets import Goal, Probe
 if TYPE_CHECKING:
     from s2vc_ray.lanes import CodedGop
 
-Wish = tuple[int, int]
+Wish = tuple[int, float]
 """A GOP's number in the batch, and the q to code it at."""
 
 
@@ -29,7 +29,7 @@ def seek(goals: Sequence[Goal], code: Callable[[Sequence[Wish]], Sequence[CodedG
     Args:
         code: codes, and where floors ask for it measures, GOPs at their q.
     """
-    tried: list[dict[int, CodedGop]] = [{} for _ in goals]
+    tried: list[dict[float, CodedGop]] = [{} for _ in goals]
     while wishes := [
         (number, q)
         for number, goal in enumerate(goals)
@@ -40,7 +40,7 @@ def seek(goals: Sequence[Goal], code: Callable[[Sequence[Wish]], Sequence[CodedG
     return [_taken(*one) for one in zip(goals, tried, strict=True)]
 
 
-def _probes(goal: Goal, tried: Mapping[int, CodedGop]) -> dict[int, Probe]:
+def _probes(goal: Goal, tried: Mapping[float, CodedGop]) -> dict[float, Probe]:
     return {q: Probe(coded.bpp, _value(goal, coded)) for q, coded in tried.items()}
 
 
@@ -52,7 +52,7 @@ def _value(goal: Goal, coded: CodedGop) -> float | None:
     return (found[0].worst if goal.floor.statistic == "worst" else found[0].mean) if found else None
 
 
-def _taken(goal: Goal, tried: Mapping[int, CodedGop]) -> CodedGop:
+def _taken(goal: Goal, tried: Mapping[float, CodedGop]) -> CodedGop:
     q, met = goal.choice(_probes(goal, tried))
     taken = tried[q]
     others = sum(one.encode_seconds + one.decode_seconds for one in tried.values() if one is not taken)

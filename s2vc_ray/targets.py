@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from s2vc_ray.errors import ConfigError
-from s2vc_ray.quality_search import Levels, chosen, next_level
+from s2vc_ray.quality_search import Levels, chosen, next_level, next_part
 
 STATISTICS = ("worst", "mean")
 BUDGETS = ("bpp", "size", "ratio")
@@ -244,6 +244,7 @@ class Goal:
         floor: None: as good as ``max_bpp`` allows.
         max_bpp: payload bits per true pixel; None: no limit.
         top: the highest q that may be taken.
+        parts: into how many each q is divided at the end of the search, a power of two.
 
     Raises:
         ValueError: neither is asked for.
@@ -252,6 +253,7 @@ class Goal:
     floor: Floor | None
     max_bpp: float | None
     top: int = 63
+    parts: int = 1
 
     def __post_init__(self) -> None:
         if self.floor is None and self.max_bpp is None:
@@ -262,8 +264,17 @@ class Goal:
         """The number that is asked for first: the floor's, else the most bits per pixel."""
         return self.floor.value if self.floor else self.max_bpp
 
-    def next_q(self, probes: Mapping[int, Probe]) -> int | None:
+    def next_q(self, probes: Mapping[float, Probe]) -> float | None:
         """The q to code after those in ``probes``; None when enough is known."""
+        whole = self._next_whole({q: probe for q, probe in probes.items() if q == int(q)})
+        if whole is not None or not self.choice(probes)[1]:
+            return whole
+        if self.floor is None:
+            return next_part(self._by_rate, self._spares(probes), self.parts)
+        floors = {q: self._floor_margin(probe) for q, probe in probes.items() if self._spare(probe) >= 0}
+        return next_part(self._by_quality, floors, self.parts)
+
+    def _next_whole(self, probes: Mapping[float, Probe]) -> int | None:
         if self.floor is not None:
             floors = {q: self._floor_margin(probe) for q, probe in probes.items()}
             met = any(margin >= 0 and self._spare(probes[q]) >= 0 for q, margin in floors.items())
@@ -274,9 +285,9 @@ class Goal:
                 return q
         if self.max_bpp is None:
             return None
-        return next_level(self._by_rate, {q: self._spare(probe) for q, probe in probes.items()})
+        return next_level(self._by_rate, self._spares(probes))
 
-    def choice(self, probes: Mapping[int, Probe]) -> tuple[int, bool]:
+    def choice(self, probes: Mapping[float, Probe]) -> tuple[float, bool]:
         """The q to take of those probed, and whether the goal is met there.
 
         Where it is not: with a floor, the best that was measured of what the budget allows; without, or where nothing
@@ -284,7 +295,7 @@ class Goal:
         """
         within = {q: probe for q, probe in probes.items() if self._spare(probe) >= 0}
         if self.floor is None:
-            found = chosen(self._by_rate, {q: self._spare(probe) for q, probe in probes.items()})
+            found = chosen(self._by_rate, self._spares(probes))
             return (self._smallest(probes), False) if found is None else (found, True)
         margins = {q: self._floor_margin(probe) for q, probe in within.items()}
         found = chosen(self._by_quality, margins)
@@ -317,6 +328,9 @@ class Goal:
         gap = abs(math.log(self.max_bpp / probe.bpp))
         return gap if probe.bpp <= self.max_bpp else -max(gap, 1e-12)
 
+    def _spares(self, probes: Mapping[float, Probe]) -> dict[float, float]:
+        return {q: self._spare(probe) for q, probe in probes.items()}
+
     @staticmethod
-    def _smallest(probes: Mapping[int, Probe]) -> int:
+    def _smallest(probes: Mapping[float, Probe]) -> float:
         return min(probes, key=lambda q: (probes[q].bpp, -q))

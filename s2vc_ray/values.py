@@ -161,8 +161,10 @@ class GopCodec(Protocol):
     reads: Sequence[str]
     """SHA-256 of the earlier weights whose streams it decodes too; see `s2vc_model.succession`."""
 
-    def encode_gops(self, gops: Sequence[npt.NDArray[np.uint8]], q: int | Sequence[int]) -> list[EncodedGop]:
-        """Code each GOP at quality index ``q`` (0..63), one for all or one each."""
+    def encode_gops(
+        self, gops: Sequence[npt.NDArray[np.uint8]], q: float | Sequence[float]
+    ) -> list[EncodedGop]:
+        """Code each GOP at quality index ``q`` (0..63, in quarters), one for all or one each."""
         ...
 
     def decode_gops(self, gops: Sequence[EncodedGop]) -> list[npt.NDArray[np.uint8]]:

@@ -170,6 +170,7 @@ class Worker:
             width=coded.encoded.width,
             height=coded.encoded.height,
             q=coded.encoded.q,
+            q_fine=coded.encoded.fine,
             payload_bytes=len(coded.payload),
             payload_sha256=hashlib.sha256(coded.payload).hexdigest(),
             bits_i=coded.encoded.bits_i,

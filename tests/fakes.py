@@ -52,7 +52,7 @@ class FakeCodec:
         if behaviours == "later":
             self.model_id, self.reads = "fake-later", ("fa" * 32,)
         self.calls: list[int] = []
-        self.qualities: list[int] = []
+        self.qualities: list[float] = []
         self._curve = "curve" in behaviours.split("+")
         self._lost = False
         self._room = 0
@@ -71,9 +71,9 @@ class FakeCodec:
     def fitting(self, stage: str, height: int, width: int) -> int:
         return self._fits
 
-    def encode_gops(self, gops: Sequence[Frames], q: int | Sequence[int]) -> list[EncodedGop]:
+    def encode_gops(self, gops: Sequence[Frames], q: float | Sequence[float]) -> list[EncodedGop]:
         self.calls.append(len(gops))
-        qualities = [q] * len(gops) if isinstance(q, int) else list(q)
+        qualities = [q] * len(gops) if isinstance(q, int | float) else list(q)
         self.qualities += qualities
         if self._room and len(gops) > self._room:
             raise OutOfMemoryError("CUDA out of memory. Tried to allocate more than there is")
@@ -109,17 +109,18 @@ class FakeCodec:
         if kind == "hang" and _first(marker):
             time.sleep(3600)
 
-    def _encode(self, frames: Frames, q: int) -> EncodedGop:
+    def _encode(self, frames: Frames, q: float) -> EncodedGop:
         count, height, width, _ = frames.shape
         kept = np.ascontiguousarray(frames[:, ::STEP, ::STEP])
         if self._curve:
-            kept = kept // (64 - q) * (64 - q)
+            kept = (kept // (64 - q) * (64 - q)).astype(np.uint8)
         intra, inter = (
             zlib.compress(kept[0].tobytes()),
             zlib.compress(kept[1:].tobytes()) if count > 1 else b"",
         )
         crc = zlib.crc32(kept.tobytes())
-        return EncodedGop(width, height, count, q, intra, inter, bytes(count), crc)
+        whole, fine = divmod(round(4 * q), 4)
+        return EncodedGop(width, height, count, whole, intra, inter, bytes(count), crc, fine=fine)
 
     @staticmethod
     def _decode(gop: EncodedGop) -> Frames:

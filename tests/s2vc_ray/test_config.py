@@ -167,9 +167,9 @@ def test_a_floor_must_be_measured() -> None:
 def test_goals_come_from_the_target() -> None:
     assert JobConfig().goal() is None
     floor = Floor("lpips_alex", 0.15, max_bpp=0.1)
-    assert JobConfig(target=floor, quality=60).goal() == Goal(floor, 0.1, 60)
-    assert JobConfig(target=Budget("bpp", 0.2)).goal() == Goal(None, 0.2, 56)
-    assert JobConfig(target=Budget("size", 700)).goal(0.3) == Goal(None, 0.3, 56)
+    assert JobConfig(target=floor, quality=60).goal() == Goal(floor, 0.1, 60, 4)
+    assert JobConfig(target=Budget("bpp", 0.2)).goal() == Goal(None, 0.2, 56, 4)
+    assert JobConfig(target=Budget("size", 700)).goal(0.3) == Goal(None, 0.3, 56, 4)
     with pytest.raises(ValueError, match="needs"):
         JobConfig(target=Budget("size", 700)).goal()
 

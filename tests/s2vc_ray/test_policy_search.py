@@ -30,23 +30,25 @@ class Bench:
 
     tiles: Sequence[float]
     best: float = 0.0
-    ours: list[tuple[int, int]] = field(default_factory=list)
-    theirs: list[tuple[int, int]] = field(default_factory=list)
+    ours: list[tuple[int, float]] = field(default_factory=list)
+    theirs: list[tuple[int, float]] = field(default_factory=list)
 
-    def code(self, wishes: Sequence[tuple[int, int]]) -> list[CodedGop]:
+    def code(self, wishes: Sequence[tuple[int, float]]) -> list[CodedGop]:
         self.ours += wishes
         return [
             self._coded(
-                EncodedGop(64, 48, 1, q, bytes(100 + q), b"", b"\0", 0), 0.4 - 0.38 * q / 63, self.tiles[n]
+                EncodedGop(64, 48, 1, int(q), bytes(100 + int(q)), b"", b"\0", 0, fine=int(4 * q) % 4),
+                0.4 - 0.38 * q / 63,
+                self.tiles[n],
             )
             for n, q in wishes
         ]
 
-    def code_av1(self, wishes: Sequence[tuple[int, int]]) -> list[CodedGop]:
+    def code_av1(self, wishes: Sequence[tuple[int, float]]) -> list[CodedGop]:
         self.theirs += wishes
         return [
             self._coded(
-                Av1Gop(64, 48, crf, 0, b"\0", (bytes(500 - crf),)),
+                Av1Gop(64, 48, int(crf), 0, b"\0", (bytes(500 - int(crf)),)),
                 self.best + (0.3 - self.best) * crf / 63,
                 0.9,
             )

@@ -3,11 +3,12 @@
 import math
 import random
 import statistics
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from s2vc_ray.quality_search import Levels, chosen, next_level, search
+from s2vc_ray.quality_search import Levels, chosen, next_level, next_part, search
 
 Q = Levels(best=0, safe=63, start=40, slope=0.05)
 CRF = Levels(best=63, safe=10, start=35, slope=0.05)
@@ -30,6 +31,36 @@ def test_every_crossing_of_a_line_is_found_exactly(levels: Levels, slope: float)
         probes.append(len(margins))
     assert statistics.mean(probes) <= 4
     assert max(probes) <= 5
+
+
+def _with_parts(levels: Levels, margin: Callable[[float], float], parts: int = 4) -> dict[float, float]:
+    """The search of whole levels, then that of their parts."""
+    margins = search(levels, margin)
+    while (level := next_part(levels, margins, parts)) is not None:
+        assert level not in margins
+        margins[level] = margin(level)
+    return margins
+
+
+@pytest.mark.parametrize("levels", [Q, CRF])
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_parts_of_a_level_are_found_exactly_in_few_probes_more(levels: Levels, parts: int) -> None:
+    for tenth in range(3, 10 * levels.last - 1):
+        first = tenth / 10 + 0.05
+        margins = _with_parts(levels, lambda level, first=first: 0.05 * (levels.steps(level) - first), parts)
+        found = chosen(levels, margins)
+        assert found is not None
+        assert levels.steps(found) == math.ceil(first * parts) / parts
+        assert sum(level != int(level) for level in margins) == (parts - 1).bit_length()
+
+
+def test_what_holds_by_little_or_at_the_end_or_nowhere_has_no_parts_searched() -> None:
+    near = replace(Q, enough=0.04)
+    assert all(level == int(level) for level in _with_parts(near, lambda q: 0.05 * (q - 20.9)))
+    far = _with_parts(near, lambda q: 0.05 * (q - 20.1))
+    assert chosen(near, far) == 20.5
+    assert next_part(Q, search(Q, lambda q: 1 + q), 4) is None
+    assert next_part(Q, search(Q, lambda q: q - 99.0), 4) is None
 
 
 def test_a_bent_curve_is_found_exactly_too() -> None:

@@ -14,6 +14,7 @@ from s2vc_ray.archive import ArchiveHeader, ArchiveReader
 from s2vc_ray.compress import compress
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.executor import GopBatch, GopTask
+from s2vc_ray.gop_decoder import coded_gop
 from s2vc_ray.manifest import read_manifest
 from s2vc_ray.passthrough import extract
 from s2vc_ray.plan import PlannedVideo, VideoFailure, plan_video
@@ -82,11 +83,25 @@ def test_a_gop_of_lesser_q_would_miss_or_holds_by_little(clip: Path, tmp_path: P
     run(clip, tmp_path / "out", FLOOR)
     for row in rows(tmp_path / "out"):
         if row["psnr_worst"] > 16.15:
-            run(clip, tmp_path / f"q{row['q']}", None, quality=row["q"] - 1)
+            whole = row["q"] if row["q_fine"] else row["q"] - 1
+            run(clip, tmp_path / f"q{row['q']}", None, quality=whole)
             (below,) = [
                 one for one in rows(tmp_path / f"q{row['q']}") if one["gop_index"] == row["gop_index"]
             ]
             assert below["psnr_worst"] < 16.0
+
+
+def test_rows_say_the_quarters_that_payloads_have(clip: Path, tmp_path: Path) -> None:
+    for floor in (15.5, 16.0, 16.5, 17.0):
+        run(clip, tmp_path / str(floor), Floor("psnr", floor))
+        with (tmp_path / str(floor) / "a.mp4.s2vc").open("rb") as stream:
+            reader = ArchiveReader(stream)
+            coded = [coded_gop(record, reader.header) for record in reader.gops()]
+        found = rows(tmp_path / str(floor))
+        assert [(row["q"], row["q_fine"]) for row in found] == [(gop.q, gop.fine) for gop in coded]
+        if any(row["q_fine"] for row in found):
+            return
+    raise AssertionError("no floor took a quarter")
 
 
 def test_missed_targets_are_counted_and_told_again_when_the_job_is_repeated(
