@@ -218,13 +218,13 @@ def run_rank(rank: int, folder: Path, ports: list[int]) -> None:
     torch.save(out, folder / f"rank{rank}.pt")
 
 
-def _once(make: Callable[[torch.device], Perceptual]) -> Callable[[torch.device], Perceptual]:
+def _once(make: Callable[..., Perceptual]) -> Callable[..., Perceptual]:
     """Loads VGG once for all trainers."""
     made: list[Perceptual] = []
 
-    def give(device: torch.device) -> Perceptual:
+    def give(device: torch.device, **options: object) -> Perceptual:
         if not made:
-            made.append(make(device))
+            made.append(make(device, **options))
         return made[0]
 
     return give
