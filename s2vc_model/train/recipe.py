@@ -88,6 +88,8 @@ class Stage:
                 f"{self.name}: perceptual_crop must divide {self.size}, perceptual_share above 0 and at most 1, "
                 f"perceptual_every at least 1"
             )
+        if not self.l1_low > 0:
+            raise ValueError(f"{self.name}: l1_low is a share above 0, not {self.l1_low}")
         if self.size % 64:
             raise ValueError(f"{self.name}: size must be a multiple of 64, got {self.size}")
         if not self.coded and (self.frames, self.chunks, self.intra_share) != (1, 1, 0):

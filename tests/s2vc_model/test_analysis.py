@@ -96,6 +96,12 @@ def test_what_it_cannot_learn_by_is_refused(wrong: dict[str, Any]) -> None:
         Stage("x", 1, **ANALYSIS | wrong)
 
 
+@pytest.mark.parametrize("share", [0.0, -1.0, float("nan")])
+def test_a_share_of_l1_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match="l1_low"):
+        Stage("x", 1, **ANALYSIS | {"l1_low": share})
+
+
 def test_few_bits_can_be_asked_for_fewer_pixels(bank: Bank) -> None:
     """The weight of L1 falls towards quality 0, and LPIPS-alex of every picture counts as much as it is told to."""
     network = tiny_network()
