@@ -1,4 +1,4 @@
-"""The byte layout of ``.s2vc`` version 1: constants, values, and how each part packs and unpacks.
+"""The byte layout of ``.s2vc``: constants, values, and how each part packs and unpacks. Version 2 is written, 1 read too.
 
 Owns the layout that ``docs/format.md`` specifies. Does no I/O: the writer and the reader move the bytes.
 Unpacking never allocates more than a small multiple of the bytes it is given.
@@ -11,13 +11,16 @@ from dataclasses import dataclass
 
 from s2vc_ray.archive.fields import Fields, put_varint, unzigzag, zigzag
 from s2vc_ray.archive.header import MAX_HEADER_BYTES, ArchiveHeader
+from s2vc_ray.archive.phrases import fold, unfold
 from s2vc_ray.errors import CorruptArchive, NotAnArchive, TruncatedArchive, UnsupportedVersion
 from s2vc_ray.fixity import crc32c
 
 # As in PNG: the high bit, the line ends and the ^Z show transfers that mangle binary files.
 MAGIC = b"\x89S2VC\r\n\x1a"
 END_MAGIC = b"S2VC-END"
-VERSION = 1
+VERSION = 2
+"""Of what is written: a folded header (see `phrases`). In version 1, which is read too, it stands as it is."""
+_PLAIN = 1
 
 TAG_PREFIX = b"s2v"
 TAG_GOP = b"s2vG"
@@ -138,16 +141,17 @@ def order_fault(record: GopRecord, before: IndexEntry | None, last_pts: int, fra
 
 
 def pack_prologue(header: ArchiveHeader) -> tuple[bytes, int]:
-    """Magic, version and header JSON; and the header's CRC, from which every block's CRC continues."""
+    """Magic, version and folded header; and the header's CRC, from which every block's CRC continues."""
     text = header.to_json()
     if len(text) > MAX_HEADER_BYTES:
         raise ValueError(f"header of {len(text)} bytes is longer than {MAX_HEADER_BYTES}")
-    crc = crc32c(text, crc32c(struct.pack("<HHI", VERSION, 0, len(text))))
-    return PROLOGUE.pack(MAGIC, VERSION, 0, len(text), crc) + text, crc
+    folded = fold(text)
+    crc = _header_crc(folded, VERSION)
+    return PROLOGUE.pack(MAGIC, VERSION, 0, len(folded), crc) + folded, crc
 
 
-def unpack_prologue(data: bytes) -> tuple[int, int]:
-    """Length and CRC of the header JSON from the file's first ``PROLOGUE.size`` bytes.
+def unpack_prologue(data: bytes) -> tuple[int, int, int]:
+    """Format version, and length and CRC of the header as it is stored, from the file's first ``PROLOGUE.size`` bytes.
 
     Raises:
         NotAnArchive, TruncatedArchive, UnsupportedVersion, CorruptArchive
@@ -157,27 +161,31 @@ def unpack_prologue(data: bytes) -> tuple[int, int]:
     if len(data) < PROLOGUE.size:
         raise TruncatedArchive(f"archive of {len(data)} bytes ends before its header")
     _, version, reserved, length, crc = PROLOGUE.unpack_from(data)
-    if version != VERSION:
+    if not _PLAIN <= version <= VERSION:
         raise UnsupportedVersion(
-            f"archive has format version {version}; this program reads version {VERSION}"
+            f"archive has format version {version}; this program reads versions {_PLAIN} to {VERSION}"
         )
     if reserved != 0 or length > MAX_HEADER_BYTES:
         raise CorruptArchive(f"header at byte {len(MAGIC)}: reserved bits set or {length} bytes long")
-    return length, crc
+    return version, length, crc
 
 
-def unpack_header(text: bytes, crc: int) -> ArchiveHeader:
-    """The header from its JSON.
+def unpack_header(stored: bytes, version: int, crc: int) -> ArchiveHeader:
+    """The header from what is stored of it.
 
     Raises:
         CorruptArchive: the CRC differs, or a field is missing or implausible.
     """
-    if crc32c(text, crc32c(struct.pack("<HHI", VERSION, 0, len(text)))) != crc:
+    if _header_crc(stored, version) != crc:
         raise CorruptArchive(f"header at byte {PROLOGUE.size}: CRC differs")
     try:
-        return ArchiveHeader.from_json(text)
+        return ArchiveHeader.from_json(stored if version == _PLAIN else unfold(stored, MAX_HEADER_BYTES))
     except ValueError as error:
         raise CorruptArchive(f"header at byte {PROLOGUE.size}: {error}") from error
+
+
+def _header_crc(stored: bytes, version: int) -> int:
+    return crc32c(stored, crc32c(struct.pack("<HHI", version, 0, len(stored))))
 
 
 def pack_block(tag: bytes, body: bytes, seed: int) -> bytes:

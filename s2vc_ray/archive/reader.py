@@ -52,9 +52,10 @@ class ArchiveReader:
             source = io.BytesIO(source)
         self._file = FileWindow(source)
         prologue = self._file.read_up_to(0, fmt.PROLOGUE.size)
-        length, self._seed = fmt.unpack_prologue(prologue)
+        version, length, self._seed = fmt.unpack_prologue(prologue)
         self._first_block = fmt.PROLOGUE.size + length
-        self.header = fmt.unpack_header(self._file.read(fmt.PROLOGUE.size, length, "header"), self._seed)
+        stored = self._file.read(fmt.PROLOGUE.size, length, "header")
+        self.header = fmt.unpack_header(stored, version, self._seed)
         self._chunks: tuple[tuple[int, int], ...]
         if salvage:
             found = salvage_walk(self._file, self._first_block, self._seed, self.header)

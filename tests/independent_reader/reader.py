@@ -11,7 +11,11 @@ import struct
 import zlib
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
+
+PHRASES = Path(__file__).parents[2] / "docs" / "header-phrases.json"
+"""Part of the page."""
 
 
 class Damaged(Exception):
@@ -147,9 +151,11 @@ def read_archive(data: bytes) -> Archive:
     file = Cursor(data)
     check(file.take(8) == b"\x89S2VC\r\n\x1a", "no magic")
     version, reserved, length, seed = file.numbers("HHII")
-    check(version == 1 and not reserved and length <= 65536, "unknown version, or reserved bits, or length")
+    check(version in (1, 2) and not reserved and length <= 65536, "unknown version, or reserved bits, or length")
     text = file.take(length)
     check(crc32c(data[8:16] + text) == seed, "CRC of the header")
+    if version == 2:
+        text = _unfolded(Cursor(text))
     header = json.loads(text.decode("ascii"), object_pairs_hook=_once)
 
     tail = Cursor(data[-24:])
@@ -194,6 +200,22 @@ def _block(file: Cursor, seed: int) -> tuple[bytes, bytes]:
     body = file.take(length)
     check(crc32c(body, seed) == body_crc, f"CRC of the block at {file.at - length - 16}")
     return tag, body
+
+
+def _unfolded(folded: Cursor) -> bytes:
+    phrases = [text.encode("ascii") for text in json.loads(PHRASES.read_text())]
+    out = b""
+    while folded.at < len(folded.data):
+        (byte,) = folded.take(1)
+        if byte < 128:
+            out += bytes([byte])
+        elif byte == 255:
+            out += folded.take(32).hex().encode("ascii")
+        else:
+            check(byte - 128 < len(phrases), "a folded byte that stands for nothing")
+            out += phrases[byte - 128]
+    check(len(out) <= 65536, "a longer header than may be")
+    return out
 
 
 def _gop(body: Cursor, header: dict[str, Any]) -> Gop:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord, write_archive
 from s2vc_ray.archive import format as fmt
 from s2vc_ray.archive.fields import Fields, put_varint, unzigzag, zigzag
+from s2vc_ray.archive.phrases import unfold
 from s2vc_ray.errors import CorruptArchive, NotAnArchive, TruncatedArchive, UnsupportedVersion
 from s2vc_ray.fixity import crc32c
 from s2vc_ray.values import PictureTags
@@ -110,10 +111,10 @@ def test_the_magic_is_where_the_specification_says() -> None:
     data = archive_bytes()
     assert data[:8] == b"\x89S2VC\r\n\x1a"
     version, reserved, length, crc = struct.unpack_from("<HHII", data, 8)
-    assert (version, reserved) == (1, 0)
-    text = data[20 : 20 + length]
-    assert crc == crc32c(data[8:16] + text)
-    fields = json.loads(text)
+    assert (version, reserved) == (2, 0)
+    stored = data[20 : 20 + length]
+    assert crc == crc32c(data[8:16] + stored)
+    fields = json.loads(unfold(stored, 65536))
     assert fields["time_base"] == [1, 90000]
     assert fields["width"] == 353
     offset, footer_length, footer_crc, magic = struct.unpack("<QII8s", data[-24:])
@@ -331,8 +332,8 @@ def test_other_files_are_no_archives() -> None:
 
 def test_an_unknown_version_is_named() -> None:
     data = bytearray(archive_bytes())
-    data[8] = 2
-    with pytest.raises(UnsupportedVersion, match="version 2"):
+    data[8] = 3
+    with pytest.raises(UnsupportedVersion, match="version 3"):
         ArchiveReader(data)
 
 
