@@ -1,4 +1,4 @@
-"""The byte layout of ``.s2vc``: constants, values, and how each part packs and unpacks. Version 2 is written, 1 read too.
+"""The byte layout of ``.s2vc``: constants, values, how each part packs and unpacks. Version 2 is written, 1 read too.
 
 Owns the layout that ``docs/format.md`` specifies. Does no I/O: the writer and the reader move the bytes.
 Unpacking never allocates more than a small multiple of the bytes it is given.
