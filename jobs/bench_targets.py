@@ -1,7 +1,7 @@
 """Whether targets are met, how closely, and what they save against one quality index for a whole clip.
 
     clip ─ GOPs ─┬─ coded at every q of a ladder ──► what is within reach; the cheapest q that holds everywhere
-                 └─ searched for each floor by the job's own `seek` and `fall_back` ──► verdicts, bytes, probes
+                 └─ searched for each floor by the job's own `seek_best` and `fall_back` ──► verdicts, bytes, probes
 
 Every coding is a worker's own (`jobs.bench_gops`), and shared by all floors. Owns verdicts and sums; how they look is
 `bench_targets_report`'s part.
@@ -28,7 +28,7 @@ from s2vc_ray.gop_decoder import AV1
 from s2vc_ray.lanes import CodedGop, LoadedCodec
 from s2vc_ray.quality_search import Levels, chosen, next_level, search
 from s2vc_ray.staging import Metric
-from s2vc_ray.target_search import seek
+from s2vc_ray.target_search import seek_best
 from s2vc_ray.targets import SCALES, Floor
 
 LOWEST = 8
@@ -303,11 +303,11 @@ def _outcomes(floor: Floor, codings: ClipCodings, options: TargetOptions) -> Ite
     goal = config.goal()
     assert goal is not None
     goals = [goal] * len(codings.gops)
-    found = fall_back(config.fallback, seek(goals, codings.code), goals, codings.code_av1)
+    found = fall_back(config.fallback, seek_best(goals, codings.ways()), goals, codings.code_av1)
     for number, taken in enumerate(found):
         measured = codings.again(number, taken)
         again, every = (side[floor.metric] for side in (measured.sampled, measured.every))
-        held = [one for one in codings.known(number).values() if _margin(floor, one) >= 0]
+        held = [one for one in codings.all_known(number) if _margin(floor, one) >= 0]
         yield Outcome(
             gop=number,
             codec=taken.codec,
@@ -330,10 +330,12 @@ def _verdict(floor: Floor, number: int, taken: CodedGop, codings: ClipCodings, *
     if _margin(floor, taken) <= NEAR * SCALES[floor.metric].enough:
         return "near"
     level = level_of(taken)
+    beside: Sequence[CodedGop]
     if taken.codec == AV1:
         beside = codings.code_av1([(number, level + 1)]) if level < MAX_CRF else []
     else:
-        beside = codings.code([(number, level - 1 / QUARTERS)]) if level else []
+        way = codings.way_of(taken)
+        beside = way.code([(number, level - 1 / QUARTERS)]) if level > way.lowest else []
     return "loose" if any(_margin(floor, one) >= 0 for one in beside) else "ladder"
 
 

@@ -31,6 +31,7 @@ import ray
 from rich.console import Console
 
 from s2vc_model.bitstream import EncodedGop
+from s2vc_model.picture_scale import Size
 from s2vc_ray.compress import compress
 from s2vc_ray.config import JobConfig, MetricPolicy
 from s2vc_ray.executor import CodecIdentity, GopBatch, GopTask
@@ -80,7 +81,13 @@ class SleepingCodec:
         """Any number."""
         return sys.maxsize
 
-    def encode_gops(self, gops: Sequence[Frames], q: float | Sequence[float]) -> list[EncodedGop]:
+    def sizes(self, height: int, width: int) -> Sequence[Size]:
+        """Their own."""
+        return (Size(),)
+
+    def encode_gops(
+        self, gops: Sequence[Frames], q: float | Sequence[float], larger: bool | None = None
+    ) -> list[EncodedGop]:
         """Sleep; then payloads of a few bytes."""
         time.sleep(self._seconds)
         qualities = [q] * len(gops) if isinstance(q, int | float) else q

@@ -28,7 +28,7 @@ from s2vc_model.heap import give_back
 from s2vc_model.latents import Block, DecodedLatents, decode_frame, encode_frame
 from s2vc_model.memory import free_bytes, gops_that_fit
 from s2vc_model.motion import block_motion, luma
-from s2vc_model.picture_scale import SCALES, PictureScales, coded_size
+from s2vc_model.picture_scale import SCALES, PictureScales, Size, coded_size
 from s2vc_model.pictures import padded, padded_side, resized, sharpened
 from s2vc_model.prior import Prior
 from s2vc_model.state import DiffusionBuffer, FeatureBuffer, GopState
@@ -106,12 +106,19 @@ class S2vcCodec:
         free = free_bytes(self.device)
         return gops_that_fit(self._net.config.generator, stage, pixels, free, itemsize)
 
-    def encode_gops(self, gops: Sequence[Frames], q: float | Sequence[float]) -> list[EncodedGop]:
+    def sizes(self, height: int, width: int) -> Sequence[Size]:
+        """The sizes that pictures of a size can be coded at, the likelier one first; see `encode_gops`."""
+        return self._scales.sizes(height, width)
+
+    def encode_gops(
+        self, gops: Sequence[Frames], q: float | Sequence[float], larger: bool | None = None
+    ) -> list[EncodedGop]:
         """Code GOPs of one frame size.
 
         Args:
             gops: each (T, H, W, 3) uint8 RGB; T may differ, H and W (1..65535) may not.
             q: quality index 0 (smallest) .. 63 (best) in quarters, one for all or one each.
+            larger: code pictures enlarged, or at their own size, whatever the weights' rules say; None: as they say.
 
         Raises:
             ModelError: no frames, wrong type or shape, mixed sizes, or q out of range.
@@ -119,7 +126,7 @@ class S2vcCodec:
         qualities = [q] * len(gops) if isinstance(q, int | float) else list(q)
         _check_frames(gops, qualities)
         height, width = gops[0].shape[1:3]
-        scales = [self._scales.scale(height, width, own) for own in qualities]
+        scales = [self._scale(height, width, own, larger) for own in qualities]
         work = [_Writing(*each) for each in zip(gops, qualities, scales, strict=True)]
         self._each(lambda group: self._encode([work[i] for i in group]), self._together(scales))
         if not self.lockstep:
@@ -158,6 +165,14 @@ class S2vcCodec:
             if any(len(w.frames) > t + 1 for w in work):
                 state = self._advance(latents, state, feature)
                 before = light
+
+    def _scale(self, height: int, width: int, q: float, larger: bool | None) -> int:
+        if larger is None:
+            return self._scales.scale(height, width, q)
+        try:
+            return self._scales.larger(height, width, q) if larger else 0
+        except ValueError as error:
+            raise ModelError(str(error)) from error
 
     def _refined(
         self,

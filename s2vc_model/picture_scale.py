@@ -54,6 +54,23 @@ class Enlarging:
             raise ValueError(f"no way to enlarge pictures: {self}")
 
 
+_LIKELY = 36
+"""A quality index in the middle of those that are used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One size that pictures can be coded at.
+
+    Attributes:
+        larger: whether they are enlarged; None: where the rules say so.
+        lowest: the least quality index there is at that size.
+    """
+
+    larger: bool | None = None
+    lowest: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class PictureScales:
     """The rules of a model. Where several hold, the scale of most bytes; where none does, a picture's own size."""
@@ -74,6 +91,29 @@ class PictureScales:
         short = min(height, width)
         found = (rule.scale for rule in self.rules if short <= rule.lines and q >= rule.quality)
         return max(found, key=lambda scale: (SCALES[scale].halves, -SCALES[scale].coarser), default=0)
+
+    def larger(self, height: int, width: int, q: float) -> int:
+        """The place in `SCALES` of pictures that are to be enlarged whether or not the rules say so at this quality.
+
+        Raises:
+            ValueError: no rule is about such pictures, or quantisers that coarse are none.
+        """
+        by_rule = self.scale(height, width, q)
+        known = [scale for scale in self._about(height, width) if SCALES[scale].coarser <= q]
+        if not by_rule and not known:
+            raise ValueError(f"pictures of {width}x{height} pixels are not coded larger at quality {q:g}")
+        return by_rule or min(known, key=lambda scale: SCALES[scale].coarser)
+
+    def sizes(self, height: int, width: int) -> tuple[Size, ...]:
+        """The sizes that pictures can be coded at, the likelier one first; one, by the rules, where these know none."""
+        known = [SCALES[scale].coarser for scale in self._about(height, width)]
+        if not known:
+            return (Size(),)
+        own, larger = Size(False), Size(True, min(known))
+        return (larger, own) if self.scale(height, width, _LIKELY) else (own, larger)
+
+    def _about(self, height: int, width: int) -> list[int]:
+        return [rule.scale for rule in self.rules if min(height, width) <= rule.lines]
 
 
 def coded_size(height: int, width: int, scale: int) -> tuple[int, int]:

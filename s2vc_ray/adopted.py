@@ -55,6 +55,7 @@ def unmeasured(record: GopRecord, header: ArchiveHeader, *, video_id: str, expec
         height=parsed.height,
         q=parsed.q,
         q_fine=parsed.fine,
+        scale=parsed.scale,
         payload_bytes=len(record.payload),
         payload_sha256=sha256_hex(record.payload),
         bits_i=parsed.bits_i,

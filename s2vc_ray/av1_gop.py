@@ -61,6 +61,11 @@ class Av1Gop:
         return 0
 
     @property
+    def scale(self) -> int:
+        """The place in `s2vc_model.picture_scale.SCALES`: pictures are as large as they are."""
+        return 0
+
+    @property
     def bits_p(self) -> int:
         """Bits of all frames but the first."""
         return 8 * sum(map(len, self.units[1:]))

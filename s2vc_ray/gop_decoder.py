@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     Picture = npt.NDArray[np.uint8]
 
 AnyGop = EncodedGop | ShotsGop | Av1Gop
-"""A coded GOP: all have ``width``, ``height``, ``frames``, ``q``, ``fine``, ``bits_i``, ``bits_p``, ``to_payload``."""
+"""A coded GOP: all have ``width``, ``height``, ``frames``, ``q``, ``fine``, ``scale``, ``bits_i``, ``bits_p``,
+``to_payload``."""
 S2VC, SHOTS, AV1 = "s2vc", "s2vc-shots", "av1"
 _PAYLOADS: Mapping[str, Callable[[bytes], AnyGop]] = {
     S2VC: EncodedGop.from_payload,

@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from s2vc_model.bitstream import EncodedGop
 from s2vc_model.errors import ModelError
+from s2vc_model.picture_scale import Size
 from s2vc_ray.config import JobConfig
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.executor import CodecIdentity
@@ -26,13 +28,14 @@ from s2vc_ray.fallback import takes
 from s2vc_ray.fallback_cores import FallbackCores, timed_av1
 from s2vc_ray.fallback_search import fall_back
 from s2vc_ray.gop_decoder import AnyGop, codec_name, iter_decode, reread
+from s2vc_ray.gop_metrics import check_metrics, gop_metrics
 from s2vc_ray.lockstep import Lockstep
 from s2vc_ray.policy import Policy
 from s2vc_ray.policy_search import hold
 from s2vc_ray.risk import Risk, Sight, assess, look
 from s2vc_ray.shots import cut, joined
 from s2vc_ray.staging import Metric
-from s2vc_ray.target_search import Wish, seek
+from s2vc_ray.target_search import Way, Wish, seek_best
 from s2vc_ray.targets import Goal
 from s2vc_ray.usage import Meter
 from s2vc_ray.values import GopCodec
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from s2vc_model.metrics import MetricResult
 
     Frames = npt.NDArray[np.uint8]
 
@@ -66,6 +68,10 @@ class LoadedCodec(GopCodec, Protocol):
 
     def fitting(self, stage: str, height: int, width: int) -> int:
         """How many GOPs of a frame size one call has memory for; ``stage`` is ``encode`` or ``decode``."""
+        ...
+
+    def sizes(self, height: int, width: int) -> Sequence[Size]:
+        """The sizes that pictures of a size can be coded at, the likelier one first."""
         ...
 
 
@@ -193,9 +199,11 @@ class Lanes:
             return self._search(codec, gops, goals, policies)
         return self._code(codec, gops, [self._config.quality] * len(gops), self._shown(gops))
 
-    def at(self, gops: list[Frames], qualities: Sequence[float]) -> list[CodedGop]:
-        """Like `code`, each GOP at a quality of its own, in quarters of an index."""
-        return self._code(self._loaded(), gops, qualities, self._shown(gops)) if gops else []
+    def at(
+        self, gops: list[Frames], qualities: Sequence[float], larger: bool | None = None
+    ) -> list[CodedGop]:
+        """Like `code`, each GOP at a quality of its own, in quarters of an index; ``larger`` as the codec has it."""
+        return self._code(self._loaded(), gops, qualities, self._shown(gops), larger) if gops else []
 
     def _code(
         self,
@@ -203,10 +211,11 @@ class Lanes:
         gops: list[Frames],
         qualities: Sequence[float],
         shown: Sequence[_Shown] | None,
+        larger: bool | None = None,
     ) -> list[CodedGop]:
         """Code GOPs, each at its own quality, in a lane; then empty ``gops``, and check unless ``shown`` is None."""
         with self._lane():
-            coded = self._encode(codec, gops, qualities)
+            coded = self._encode(codec, gops, qualities, larger)
             gops.clear()
             if shown is None:
                 return coded
@@ -218,13 +227,13 @@ class Lanes:
     def _search(
         self, codec: LoadedCodec, gops: list[Frames], goals: Sequence[Goal], policies: Sequence[Policy]
     ) -> list[CodedGop]:
-        """Code each GOP at the q that its goal is found to need. A floor is measured at every q that is probed, of a
-        budget only what is taken of it."""
+        """Code each GOP at the q, and for a floor at the size, that its goal is found to need. A floor is measured at
+        every q that is probed, of a budget only what is taken of it."""
         shown = self._shown(gops)
 
-        def probe(wishes: Sequence[Wish]) -> list[CodedGop]:
+        def probe(larger: bool | None, wishes: Sequence[Wish]) -> list[CodedGop]:
             measured = [shown[n] for n, _ in wishes] if goals[0].floor else None
-            return self._code(codec, [gops[n] for n, _ in wishes], [q for _, q in wishes], measured)
+            return self._code(codec, [gops[n] for n, _ in wishes], [q for _, q in wishes], measured, larger)
 
         def fallback(wishes: Sequence[Wish]) -> list[CodedGop]:
             coded = self._encode_av1([(gops[n], int(crf)) for n, crf in wishes])
@@ -232,12 +241,14 @@ class Lanes:
                 return self._check(codec, [shown[n] for n, _ in wishes], coded)
 
         width, height = gops[0].shape[2], gops[0].shape[1]
+        sizes = codec.sizes(height, width) if goals[0].floor else [Size()]
+        ways = [Way(partial(probe, size.larger), size.lowest) for size in sizes]
         if policies:
             code_av1 = fallback if takes(width, height) else None
-            found = hold(policies, goals[0].top, [one.sight for one in shown], probe, code_av1)
+            found = hold(policies, goals[0].top, [one.sight for one in shown], ways, code_av1)
             gops.clear()
             return found
-        found = seek(goals, probe)
+        found = seek_best(goals, ways)
         # Only here is it known that a GOP misses its target while its frames are still at hand.
         if takes(width, height):
             found = fall_back(self._config.fallback, found, goals, fallback)
@@ -276,11 +287,13 @@ class Lanes:
         """To be entered, in no lane, for measuring."""
         return self._measuring if self._apart else self._lane()
 
-    def _encode(self, codec: LoadedCodec, gops: Sequence[Frames], qualities: Sequence[float]) -> list[CodedGop]:
+    def _encode(
+        self, codec: LoadedCodec, gops: Sequence[Frames], qualities: Sequence[float], larger: bool | None
+    ) -> list[CodedGop]:
         """What a reader will find of GOPs, each coded at its own quality."""
 
         def encode(part: Sequence[tuple[Frames, float]]) -> list[EncodedGop]:
-            return codec.encode_gops([frames for frames, _ in part], [q for _, q in part])
+            return codec.encode_gops([frames for frames, _ in part], [q for _, q in part], larger)
 
         stage = _stage("encode", gops)
         begun = time.perf_counter()
@@ -309,7 +322,7 @@ class Lanes:
         """Verify and measure what a reader will get: the payloads' own bytes, parsed and decoded afresh."""
         if not self._config.metrics.enabled:
             return list(coded)
-        parsed = [one.encoded for one in coded]
+        parsed, names = [one.encoded for one in coded], self._config.metrics.names
         with self._meter.coding("measure"):
             begun = time.perf_counter()
             stage = _stage("decode", [one.frames for one in shown])
@@ -321,7 +334,7 @@ class Lanes:
                 replace(
                     one,
                     decode_seconds=seconds,
-                    metrics=self._measure(own.frames, frames, own.numbers, codec),
+                    metrics=gop_metrics(own.frames, frames, own.numbers, names, str(codec.device)),
                     risk=assess(own.sight, own.frames, frames, own.numbers),
                 )
                 for one, own, frames in zip(coded, shown, decoded, strict=True)
@@ -346,17 +359,6 @@ class Lanes:
                     kept[number].append(picture)
         return [np.stack(frames) for frames in kept]
 
-    def _measure(
-        self, reference: Frames, decoded: Frames, chosen: Sequence[int], codec: LoadedCodec
-    ) -> tuple[Metric, ...]:
-        """Measure frames that lie at ``chosen`` in their GOP; what they are too few or too small for is left out."""
-        from s2vc_model.metrics import measure
-
-        frames, height, width, _ = reference.shape
-        names = [name for name in self._config.metrics.names if _applies(name, frames, height, width)]
-        results = measure(reference, decoded, names, device=str(codec.device))
-        return tuple(_metric(name, result, chosen) for name, result in results.items())
-
     def _loaded(self) -> LoadedCodec:
         with self._loading:
             if self._codec is None:
@@ -364,7 +366,7 @@ class Lanes:
                     config = self._config
                     codec = self._load_codec(config.model, config.device, **config.coding)
                     if self._config.metrics.enabled:
-                        _check_metrics(self._config.metrics.names)
+                        check_metrics(self._config.metrics.names)
                     if self._config.metrics.faces:
                         self._faces = FaceFinder()
                 except (ModelError, ImportError, OSError) as error:
@@ -372,42 +374,6 @@ class Lanes:
                 self._codec = codec
                 self._meter.begin()
             return self._codec
-
-
-def _check_metrics(names: tuple[str, ...]) -> None:
-    """Fail at the start of a job, not at its first GOP, when a metric lacks its weights."""
-    import numpy as np
-
-    from s2vc_model.metrics import MetricWeightsMissing, ToolMissing, measure
-
-    grey = np.full((2, 64, 64, 3), 128, np.uint8)
-    try:
-        measure(grey, grey, names)
-    except (MetricWeightsMissing, ToolMissing) as error:
-        raise ConfigError(f"{error} Or measure without it: --metric psnr, or --metrics none.") from error
-
-
-def _applies(name: str, frames: int, height: int, width: int) -> bool:
-    """Whether a metric has a value for a GOP of so many frames of this size."""
-    from s2vc_model.metrics.vmaf import MIN_SIDE
-
-    if name == "flicker":
-        return frames >= 2
-    return name not in ("vmaf", "vmaf_neg") or min(height, width) >= MIN_SIDE
-
-
-def _metric(name: str, result: MetricResult, chosen: Sequence[int]) -> Metric:
-    """A result for the manifest; ``chosen`` are its frames' places in the GOP."""
-    import numpy as np
-
-    from s2vc_model.metrics import METRICS
-
-    better = METRICS[name].higher_is_better
-    p5 = float(np.percentile(result.values, 5 if better else 95))
-    at = int(result.values.argmin() if better else result.values.argmax())
-    # A score for each pair of frames belongs to the second.
-    at += len(result.frames) - len(result.values)
-    return Metric(name, result.mean, result.worst, len(result.frames), p5, chosen[result.frames[at]])
 
 
 def _stage(name: str, gops: Sequence[Frames]) -> tuple[str, int, int]:

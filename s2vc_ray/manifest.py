@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 from s2vc_ray.errors import ObjectExists, StorageError
 from s2vc_ray.storage import Storage, open_storage
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 ROOT = "manifest"
 UNCODED = ("failed", "excluded")
 """``status`` of rows that describe no archive."""
@@ -87,6 +87,8 @@ class ManifestRow:
         codec: ``s2vc`` or ``av1``, the fallback codec; before version 4 always ``s2vc``.
         q, crf: of ``s2vc`` the quality index; of ``av1`` the constant rate factor, 0 (best) .. 63. None of others.
         q_fine: quarters, 0..3, of a quality index above ``q``; None of ``av1`` and before version 6.
+        enlarged: how many times as large as they are its pictures were coded, 1, 1.5 or 2; None of ``av1`` and before
+            version 7.
         target: what each GOP's q was searched for, as `JobConfig.target_text`; None where it was given. See
             ``docs/targets.md``. ``target_value`` is what this GOP was held to: a metric's value, or bits per pixel;
             ``target_met`` whether what was measured of it holds; ``probes`` how many q it was coded at. None of them is
@@ -205,6 +207,7 @@ class ManifestRow:
     policy_sha256: str | None = None
     policy_rule: str | None = None
     q_fine: int | None = None
+    enlarged: float | None = None
 
 
 _TYPES = {

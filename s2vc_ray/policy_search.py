@@ -10,7 +10,7 @@ what codes is given, as in `s2vc_ray.target_search`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,17 +21,14 @@ from s2vc_ray.errors import SourceError
 from s2vc_ray.fallback_search import fall_back
 from s2vc_ray.policy import CONDITIONS, FALLBACKS, Figures, Policy, Rule
 from s2vc_ray.risk import Risk, Sight
-from s2vc_ray.target_search import Wish, seek
+from s2vc_ray.target_search import Code, Way, Wish, seek_best
 
 if TYPE_CHECKING:
     from s2vc_ray.lanes import CodedGop
 
-Code = Callable[[Sequence[Wish]], Sequence["CodedGop"]]
-"""Codes and measures GOPs: their numbers in the batch, and the level for each."""
-
 
 def hold(
-    policies: Sequence[Policy], top: int, sights: Sequence[Sight], code: Code, code_av1: Code | None
+    policies: Sequence[Policy], top: int, sights: Sequence[Sight], ways: Sequence[Way], code_av1: Code | None
 ) -> list[CodedGop]:
     """Each GOP as its policy wants it, with `CodedGop.rule` and `CodedGop.target_value`.
 
@@ -41,7 +38,7 @@ def hold(
         policies: of each GOP, as `Policy.of` gives them.
         top: the highest q that S2VC may take.
         sights: of each GOP, what is known before it is coded.
-        code: with S2VC, the level being q.
+        ways: to code with S2VC, the level being q.
         code_av1: with AV1, the level being the CRF; None where pictures are too large for it.
 
     Raises:
@@ -52,10 +49,11 @@ def hold(
     rules: list[Rule | None] = [rule for _, rule in decided]
     result: dict[int, CodedGop] = {}
 
-    def search(numbers: Iterable[int], coder: Code, most: int, parts: int) -> None:
+    def search(numbers: Iterable[int], ways: Sequence[Way], most: int, parts: int) -> None:
         chosen = list(numbers)
         goals = [policies[number].goal(rules[number], most, parts) for number in chosen]
-        found = seek(goals, partial(_renumbered, coder, chosen))
+        own = [replace(way, code=partial(_renumbered, way.code, chosen)) for way in ways]
+        found = seek_best(goals, own)
         for number, one in zip(chosen, found, strict=True):
             result[number] = _after(result.get(number), one)
 
@@ -64,13 +62,13 @@ def hold(
         return bool(policies[number].codec or (rule and rule.codec))
 
     numbers = range(len(policies))
-    search((number for number in numbers if not is_av1(number)), code, top, QUARTERS)
+    search((number for number in numbers if not is_av1(number)), ways, top, QUARTERS)
     again = []
     for number in (n for n, (is_known, _) in enumerate(decided) if not is_known):
         _, rules[number] = policies[number].rule_for({**known[number], **_of_decoded(result[number].risk)})
         if (rule := rules[number]) and rule.floor and not rule.codec:
             again.append(number)
-    search(again, code, top, QUARTERS)
+    search(again, ways, top, QUARTERS)
     if code_av1 is None:
         if (wanted := next(filter(is_av1, numbers), None)) is not None:
             rule = rules[wanted]
@@ -91,7 +89,7 @@ def hold(
         result.update(zip(others, held, strict=True))
     search(
         filter(is_av1, numbers),
-        lambda wishes: code_av1([(number, MAX_CRF - level) for number, level in wishes]),
+        [Way(lambda wishes: code_av1([(number, MAX_CRF - level) for number, level in wishes]))],
         MAX_CRF,
         1,
     )

@@ -9,6 +9,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
+from s2vc_model.picture_scale import SCALES
 from s2vc_ray.archive import ArchiveHeader, ArchiveIndex
 from s2vc_ray.config import JobConfig
 from s2vc_ray.executor import CodecIdentity
@@ -121,6 +122,7 @@ def gop_rows(
             kbps=8 * gop.payload_bytes / seconds / 1000 if seconds > 0 else None,
             q=gop.q if gop.codec != AV1 else None,
             q_fine=gop.q_fine if gop.codec != AV1 else None,
+            enlarged=SCALES[gop.scale].halves / 2 if gop.codec != AV1 else None,
             crf=gop.q if gop.codec == AV1 else None,
             codec=gop.codec,
             target=gop.target or None,

@@ -89,6 +89,11 @@ class ShotsGop:
         return self.shots[0].fine
 
     @property
+    def scale(self) -> int:
+        """The place in `s2vc_model.picture_scale.SCALES` that pictures were coded at."""
+        return self.shots[0].scale
+
+    @property
     def frames(self) -> int:
         """Of all shots."""
         return sum(shot.frames for shot in self.shots)

@@ -19,8 +19,8 @@ from s2vc_ray.sources import open_media
 from s2vc_ray.targets import Budget
 from s2vc_ray.values import GopSpec, VideoInfo
 
-_HEADER = 2048
-"""More than a header's keys and numbers take; its texts are counted apart."""
+_HEADER = 1280
+"""More than a folded header's keys and numbers take; its texts are counted apart."""
 _INDEX_ENTRY = 32
 """More than an entry of the index takes."""
 _LONGEST_CODEC = "s2vc-shots"

@@ -62,7 +62,7 @@ class StagedGop:
         strayed: seeking in the source led elsewhere than planning had been; see `s2vc_ray.seeking`.
         width, height: true frame size in pixels.
         q: of ``codec``: S2VC's quality index, or AV1's constant rate factor. ``q_fine``: quarters of the former above
-            it.
+            it. ``scale``: the place in `s2vc_model.picture_scale.SCALES` that its pictures were coded at.
         payload_bytes, payload_sha256: size and digest of the payload.
         bits_i, bits_p: payload bits of the intra frame (with the GOP's own header) and of the inter frames.
         verified: ``decoded`` when the payload itself was decoded again here, else ``no``.
@@ -111,6 +111,7 @@ class StagedGop:
     policy_rule: str | None = None
     strayed: bool = False
     q_fine: int = 0
+    scale: int = 0
 
     @property
     def frames(self) -> int:

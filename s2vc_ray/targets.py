@@ -243,8 +243,10 @@ class Goal:
     Attributes:
         floor: None: as good as ``max_bpp`` allows.
         max_bpp: payload bits per true pixel; None: no limit.
-        top: the highest q that may be taken.
+        top, lowest: the highest and the least q that may be taken.
         parts: into how many each q is divided at the end of the search, a power of two.
+        start: the q to code at first; None: an ordinary one.
+        settles: whether the best within ``max_bpp`` is looked for where the floor takes more.
 
     Raises:
         ValueError: neither is asked for.
@@ -254,6 +256,9 @@ class Goal:
     max_bpp: float | None
     top: int = 63
     parts: int = 1
+    lowest: int = 0
+    start: int | None = None
+    settles: bool = True
 
     def __post_init__(self) -> None:
         if self.floor is None and self.max_bpp is None:
@@ -283,7 +288,7 @@ class Goal:
             q = next_level(self._by_quality, floors) if met or not stuck else None
             if met or q is not None:
                 return q
-        if self.max_bpp is None:
+        if self.max_bpp is None or (self.floor is not None and not self.settles):
             return None
         return next_level(self._by_rate, self._spares(probes))
 
@@ -309,11 +314,13 @@ class Goal:
     def _by_quality(self) -> Levels:
         assert self.floor is not None
         scale = SCALES[self.floor.metric]
-        return Levels(best=0, safe=self.top, start=scale.start, slope=scale.slope, enough=scale.enough)
+        start = scale.start if self.start is None else self.start
+        return Levels(best=self.lowest, safe=self.top, start=start, slope=scale.slope, enough=scale.enough)
 
     @property
     def _by_rate(self) -> Levels:
-        return Levels(best=self.top, safe=0, start=_RATE_START, slope=_RATE_SLOPE, enough=_ENOUGH)
+        start = _RATE_START if self.start is None else self.start
+        return Levels(best=self.top, safe=self.lowest, start=start, slope=_RATE_SLOPE, enough=_ENOUGH)
 
     def _floor_margin(self, probe: Probe) -> float:
         assert self.floor is not None

@@ -162,9 +162,12 @@ class GopCodec(Protocol):
     """SHA-256 of the earlier weights whose streams it decodes too; see `s2vc_model.succession`."""
 
     def encode_gops(
-        self, gops: Sequence[npt.NDArray[np.uint8]], q: float | Sequence[float]
+        self, gops: Sequence[npt.NDArray[np.uint8]], q: float | Sequence[float], larger: bool | None = None
     ) -> list[EncodedGop]:
-        """Code each GOP at quality index ``q`` (0..63, in quarters), one for all or one each."""
+        """Code each GOP at quality index ``q`` (0..63, in quarters), one for all or one each.
+
+        ``larger``: enlarged, or at their own size; None: as the model's rules say.
+        """
         ...
 
     def decode_gops(self, gops: Sequence[EncodedGop]) -> list[npt.NDArray[np.uint8]]:

@@ -171,6 +171,7 @@ class Worker:
             height=coded.encoded.height,
             q=coded.encoded.q,
             q_fine=coded.encoded.fine,
+            scale=coded.encoded.scale,
             payload_bytes=len(coded.payload),
             payload_sha256=hashlib.sha256(coded.payload).hexdigest(),
             bits_i=coded.encoded.bits_i,

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from s2vc_model.bitstream import EncodedGop
 from s2vc_model.errors import BitstreamError, WeightsError
+from s2vc_model.picture_scale import Size
 from s2vc_ray.staging import StagedGop
 
 STEP = 8
@@ -71,7 +72,12 @@ class FakeCodec:
     def fitting(self, stage: str, height: int, width: int) -> int:
         return self._fits
 
-    def encode_gops(self, gops: Sequence[Frames], q: float | Sequence[float]) -> list[EncodedGop]:
+    def sizes(self, height: int, width: int) -> Sequence[Size]:
+        return (Size(),)
+
+    def encode_gops(
+        self, gops: Sequence[Frames], q: float | Sequence[float], larger: bool | None = None
+    ) -> list[EncodedGop]:
         self.calls.append(len(gops))
         qualities = [q] * len(gops) if isinstance(q, int | float) else list(q)
         self.qualities += qualities

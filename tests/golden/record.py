@@ -10,6 +10,7 @@ from typing import Any
 
 from s2vc_model.bitstream import EncodedGop
 from s2vc_ray.archive import ArchiveHeader, ArchiveReader, GopRecord
+from s2vc_ray.archive.phrases import unfold
 from s2vc_ray.av1_gop import Av1Gop
 from s2vc_ray.gop_decoder import AnyGop, coded_gop
 from s2vc_ray.passthrough_format import Passthrough
@@ -35,8 +36,9 @@ def describe(data: bytes) -> dict[str, Any]:
 def _header(data: bytes, reader: ArchiveReader) -> dict[str, Any]:
     """What the product reads of each key that the archive's header has; later versions know more keys."""
     parsed = json.loads(reader.header.to_json())
-    (length,) = struct.unpack_from("<I", data, 12)
-    return {name: parsed[name] for name in json.loads(data[20 : 20 + length])}
+    version, _, length = struct.unpack_from("<HHI", data, 8)
+    stored = data[20 : 20 + length]
+    return {name: parsed[name] for name in json.loads(stored if version == 1 else unfold(stored, 1 << 16))}
 
 
 def digest(data: bytes) -> str:

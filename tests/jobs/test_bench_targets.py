@@ -29,7 +29,7 @@ from s2vc_model.bitstream import EncodedGop
 from s2vc_model.metrics import psnr
 from s2vc_ray.errors import ConfigError
 from s2vc_ray.lanes import CodedGop
-from s2vc_ray.target_search import seek
+from s2vc_ray.target_search import Way, seek_best
 from s2vc_ray.targets import Floor, Goal
 from tests import media
 from tests.fakes import FakeCodec, Frames, load_fake
@@ -114,8 +114,8 @@ def test_a_search_that_asks_for_too_much_or_tells_lies_is_seen(
     clip: Path, codec: FakeCodec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def always(q: float) -> object:
-        def wrong(goals: Sequence[Goal], code: object) -> list[CodedGop]:
-            coded = code([(number, q) for number in range(len(goals))])  # type: ignore[operator]
+        def wrong(goals: Sequence[Goal], ways: Sequence[Way]) -> list[CodedGop]:
+            coded = ways[0].code([(number, q) for number in range(len(goals))])
             return [replace(one, target_met=True) for one in coded]
 
         return wrong
@@ -123,15 +123,15 @@ def test_a_search_that_asks_for_too_much_or_tells_lies_is_seen(
     honest = result_of(clip, codec).totals[0]
     assert honest.verdicts["loose"] == honest.verdicts["missed"] == honest.below == 0
     assert honest.rate("near", "ladder") == 1
-    monkeypatch.setattr(bench_targets, "seek", always(63))
+    monkeypatch.setattr(bench_targets, "seek_best", always(63))
     assert result_of(clip, codec).totals[0].verdicts["loose"] > 0
-    monkeypatch.setattr(bench_targets, "seek", always(0))
+    monkeypatch.setattr(bench_targets, "seek_best", always(0))
     assert result_of(clip, codec).totals[0].below > 0
 
-    def gives_up(goals: Sequence[Goal], code: object) -> list[CodedGop]:
-        return [replace(one, target_met=False) for one in seek(goals, code)]  # type: ignore[arg-type]
+    def gives_up(goals: Sequence[Goal], ways: Sequence[Way]) -> list[CodedGop]:
+        return [replace(one, target_met=False) for one in seek_best(goals, ways)]
 
-    monkeypatch.setattr(bench_targets, "seek", gives_up)
+    monkeypatch.setattr(bench_targets, "seek_best", gives_up)
     assert result_of(clip, codec).totals[0].verdicts["missed"] == 9
 
 

@@ -16,8 +16,8 @@ import torch
 
 from s2vc_model.bitstream import EncodedGop
 from s2vc_model.codec import S2vcCodec, load_model
-from s2vc_model.errors import BitstreamError, SymbolMismatch, WeightsError
-from s2vc_model.picture_scale import Enlarging, PictureScales
+from s2vc_model.errors import BitstreamError, ModelError, SymbolMismatch, WeightsError
+from s2vc_model.picture_scale import Enlarging, PictureScales, Size
 from s2vc_model.weight_files import PACKAGED, digest_of, load_weights, save_weights
 from tests.s2vc_model.networks import AS_THEY_ARE, tiny_network, tiny_weights
 from tests.s2vc_model.test_codec import photo
@@ -52,6 +52,32 @@ def test_the_shorter_side_and_the_quality_decide(height: int, width: int, q: int
 def test_rules_that_say_nothing_are_refused(rule: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="enlarge"):
         Enlarging(*rule)
+
+
+@pytest.mark.parametrize(
+    ("side", "sizes", "at"),
+    [
+        (40, (Size(True, 11), Size(False)), {11: 1, 19: 1, 29: 1, 30: 2, 63: 2}),
+        (60, (Size(True, 11), Size(False)), {11: 1, 19.75: 1, 63: 1}),
+        (90, (Size(False), Size(True, 14)), {14: 3, 49: 3, 63: 3}),
+        (91, (Size(),), {}),
+    ],
+)
+def test_the_sizes_that_a_search_may_try(side: int, sizes: tuple[Size, ...], at: dict[float, int]) -> None:
+    assert RULES.sizes(side, 999) == sizes
+    assert {q: RULES.larger(side, 999, q) for q in at} == at
+    with pytest.raises(ValueError, match="not coded larger"):
+        RULES.larger(side, 999, 10.75)
+
+
+def test_a_size_that_is_asked_for_is_taken_whatever_the_rules_say() -> None:
+    codec, clips = small(None, RULES), [photo(2, 75, 39)]
+    assert codec.sizes(39, 75) == RULES.sizes(39, 75)
+    assert [
+        codec.encode_gops(clips, q, larger)[0].scale for q, larger in ((15, True), (45, False), (45, None))
+    ] == [1, 0, 2]
+    with pytest.raises(ModelError, match="not coded larger at quality 10"):
+        codec.encode_gops(clips, 10, True)
 
 
 def small(lockstep: bool | None, scales: PictureScales) -> S2vcCodec:

@@ -86,10 +86,10 @@ def test_on_a_cpu_what_falls_back_has_the_lane(instead: Any) -> None:
     alone: list[bool] = []
 
     class Watched(FakeCodec):
-        def encode_gops(self, gops: Any, q: Any) -> list[EncodedGop]:
+        def encode_gops(self, gops: Any, q: Any, larger: bool | None = None) -> list[EncodedGop]:
             if second.is_set():
                 coding.set()
-            return super().encode_gops(gops, q)
+            return super().encode_gops(gops, q, larger)
 
     def slow(frames: Frames, crf: int) -> Av1Gop:
         second.set()

@@ -62,7 +62,7 @@ def test_there_are_columns_for_every_metric_that_a_job_measures() -> None:
 
 def test_schema_has_every_field_and_a_version() -> None:
     assert SCHEMA.names == [field.name for field in fields(ManifestRow)]
-    assert SCHEMA.metadata[b"s2vc.schema_version"] == b"6"
+    assert SCHEMA.metadata[b"s2vc.schema_version"] == b"7"
     assert not SCHEMA.field("video_id").nullable
     assert SCHEMA.field("gop_index").nullable
 

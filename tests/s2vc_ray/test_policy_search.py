@@ -16,6 +16,7 @@ from s2vc_ray.policy import Policy, Rule
 from s2vc_ray.policy_search import hold
 from s2vc_ray.risk import Risk, Sight
 from s2vc_ray.staging import Metric
+from s2vc_ray.target_search import Way
 from s2vc_ray.targets import Floor
 
 FACES = Rule("faces", (("faces", 1),), codec="av1")
@@ -78,7 +79,7 @@ def run(
 ) -> tuple[list[CodedGop], Bench]:
     on = replace(Bench([0.9] * len(sights)), **bench)
     policy = Policy(Floor("lpips_alex", floor), fallback, tuple(rules))
-    return hold([policy] * len(sights), 63, sights, on.code, on.code_av1), on
+    return hold([policy] * len(sights), 63, sights, [Way(on.code)], on.code_av1), on
 
 
 def worst(one: CodedGop) -> float:
@@ -156,13 +157,13 @@ def test_figures_that_were_not_taken_meet_no_rule() -> None:
 def test_pictures_too_large_for_av1() -> None:
     policy = Policy(Floor("lpips_alex", 0.01), "av1", (FACES,))
     bench = Bench([0.9])
-    (one,) = hold([policy], 63, [sight()], bench.code, None)
+    (one,) = hold([policy], 63, [sight()], [Way(bench.code)], None)
     assert (one.codec, one.target_met) == ("s2vc", False)
     with pytest.raises(SourceError, match=r"'faces'.*16384x8704"):
-        hold([policy], 63, [sight(faces=1)], bench.code, None)
+        hold([policy], 63, [sight(faces=1)], [Way(bench.code)], None)
     given = replace(policy, rules=(), codec="av1", name="stills")
     with pytest.raises(SourceError, match=r"^where 'stills' .*16384x8704"):
-        hold([policy, given], 63, [sight(), sight()], bench.code, None)
+        hold([policy, given], 63, [sight(), sight()], [Way(bench.code)], None)
 
 
 def test_each_gop_is_held_to_its_own_policy() -> None:
@@ -173,7 +174,7 @@ def test_each_gop_is_held_to_its_own_policy() -> None:
     smeared = Policy(Floor("lpips_alex", 0.3), rules=(SMEARED,))
     policies = [lax, given, never, strict, smeared]
     bench = Bench([0.4] * len(policies))
-    stored = hold(policies, 63, [sight() for _ in policies], bench.code, bench.code_av1)
+    stored = hold(policies, 63, [sight() for _ in policies], [Way(bench.code)], bench.code_av1)
     assert [(one.codec, one.target_met, one.target_value, one.rule) for one in stored] == [
         ("s2vc", True, 0.35, None),
         ("av1", True, 0.2, None),

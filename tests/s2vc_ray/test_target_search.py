@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
 
 from s2vc_model.bitstream import EncodedGop
 from s2vc_ray.lanes import CodedGop
 from s2vc_ray.staging import Metric
-from s2vc_ray.target_search import Wish, seek
+from s2vc_ray.target_search import Way, Wish, seek, seek_best
 from s2vc_ray.targets import Floor, Goal
 
 
@@ -69,6 +72,68 @@ def test_all_probes_count_as_encoding_but_for_the_last_decode() -> None:
     assert one.probes >= 2
     assert one.decode_seconds == 2
     assert one.encode_seconds == one.probes * 22 - 2
+
+
+class Larger(Bench):
+    """Another way: so many times the bytes, and so many decibels more."""
+
+    def __init__(self, times: float, gain: float) -> None:
+        super().__init__()
+        self._times, self._gain = times, gain
+
+    def coded(self, number: int, q: int) -> CodedGop:
+        plain = super().coded(number, q)
+        encoded = replace(plain.encoded, inter=bytes(int(len(plain.encoded.inter) * self._times)), scale=1)
+        (metric,) = plain.metrics
+        return replace(plain, encoded=encoded, metrics=(replace(metric, worst=metric.worst + self._gain),))
+
+
+@pytest.mark.parametrize(
+    ("times", "gain", "taken"), [(1.1, 2.0, 1), (1.1, 0.1, 0), (0.9, 0.0, 1), (0.5, -1.0, 1)]
+)
+def test_the_way_of_fewer_bits_is_taken_whichever_comes_first(times: float, gain: float, taken: int) -> None:
+    goals = [Goal(Floor("psnr", 33.0), None, parts=4), Goal(Floor("psnr", 34.5), None)]
+    for order in (1, -1):
+        benches = [Bench(), Larger(times, gain)][::order]
+        found = seek_best(goals, [Way(bench) for bench in benches])
+        alone = [seek(goals, bench) for bench in (Bench(), Larger(times, gain))]
+        for number, one in enumerate(found):
+            assert one.target_met
+            assert one.encoded.scale == taken
+            assert one.bpp < 1.05 * min(alone[0][number].bpp, alone[1][number].bpp)
+            assert one.probes == sum(n == number for b in benches for wishes in b.rounds for n, _ in wishes)
+
+
+def test_a_way_that_needs_more_bits_costs_a_probe() -> None:
+    plain, larger = Bench(), Larger(2.0, 0.0)
+    (one,) = seek_best([Goal(Floor("psnr", 33.0), None)], [Way(plain), Way(larger)])
+    assert one.encoded.scale == 0
+    assert sum(map(len, larger.rounds)) == 1
+
+
+def test_a_floor_that_one_way_does_not_reach_another_may() -> None:
+    goals = [
+        Goal(Floor("psnr", 38.0), None),
+        Goal(Floor("psnr", 38.0), 0.001),
+        Goal(Floor("psnr", 50.0), None),
+    ]
+    found = seek_best(goals, [Way(Bench()), Way(Larger(1.5, 5.0))])
+    assert [one.target_met for one in found] == [True, False, False]
+    assert [one.encoded.scale for one in found] == [1, 0, 0]
+
+
+def test_a_way_is_not_asked_for_less_than_it_has() -> None:
+    larger = Larger(0.1, 20.0)
+    found = seek_best([Goal(Floor("psnr", 33.0), None)], [Way(Bench()), Way(larger, 11)])
+    assert [one.encoded.q for one in found] == [11]
+    assert min(q for wishes in larger.rounds for _, q in wishes) == 11
+
+
+def test_budgets_know_one_way() -> None:
+    larger = Larger(0.1, 20.0)
+    (one,) = seek_best([Goal(None, 0.8)], [Way(Bench()), Way(larger)])
+    assert one.encoded.scale == 0
+    assert larger.rounds == []
 
 
 def test_without_a_goal_nothing_is_coded() -> None:

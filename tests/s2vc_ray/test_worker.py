@@ -199,10 +199,10 @@ def test_a_gpu_measures_one_batch_while_it_codes_the_next(
     coding, together = threading.Event(), []
 
     class Slow(FakeCodec):
-        def encode_gops(self, gops: Any, q: int) -> list[EncodedGop]:
+        def encode_gops(self, gops: Any, q: Any, larger: bool | None = None) -> list[EncodedGop]:
             if len(self.calls) == 1:
                 coding.set()
-            return super().encode_gops(gops, q)
+            return super().encode_gops(gops, q, larger)
 
         def iter_decode(self, gops: Any) -> Any:
             together.append(coding.wait(20 if overlap else 0.5))
