@@ -55,7 +55,7 @@ def compress(
         bool,
         typer.Option(
             help="Code small pictures larger than they are where that pays (s2vc model info says when); without, up "
-            "to 400 lines are coded about twice as fast, and look worse in the same bytes."
+            "to 400 lines are coded about twice as fast, and look worse in the same bytes. A --target tries both."
         ),
     ] = True,
     refine: Annotated[

@@ -104,8 +104,8 @@ class JobConfig:
         gop: frames per GOP, 1..1024; the last GOP of a video may be shorter.
         scene_cuts: begin anew with an intra frame where a scene begins within a GOP. See `s2vc_ray.shots`.
         deinterlace: make progressive pictures of those that the source's decoder flags as interlaced.
-        enlarge: code small pictures larger than they are where the model gains by it; without, they take about half
-            of the time, and more bytes for what they look like.
+        enlarge: code small pictures larger than they are where the model gains by it, or, for a floor, where that is
+            found to take fewer bytes; without, they take about half of the time, and more bytes to look as good.
         refine: steps by which the first picture of each GOP is improved before it is coded, 0..64; it takes time and
             mostly pays. See `s2vc_model.refine`.
         quality: quality index, 0 (smallest) .. 63 (best). The default is the lowest at which what enters a scene

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from s2vc_ray.archive.fields import Fields, put_varint
+from s2vc_ray.archive.phrases import fold, unfold
 from s2vc_ray.errors import CorruptArchive
 from s2vc_ray.fixity import crc32c
 from tests.fuzz.damage import damage
@@ -63,12 +64,12 @@ class Record:
 
 @dataclass
 class Parts:
-    """An archive taken apart. ``index`` None: the index that the blocks call for."""
+    """An archive taken apart, its header as it is stored. ``index`` None: the index that the blocks call for."""
 
     header: bytes
     blocks: list[tuple[bytes, bytes]]
     index: bytes | None = None
-    version: int = 1
+    version: int = 2
     reserved: int = 0
     trailer: Callable[[int, int, int], bytes] = field(
         default=lambda offset, length, crc: struct.pack("<QII8s", offset, length, crc, b"S2VC-END")
@@ -77,15 +78,19 @@ class Parts:
     @classmethod
     def of(cls, data: bytes) -> Parts:
         """The parts of a whole archive."""
-        (length,) = struct.unpack_from("<I", data, 12)
+        version, _, length = struct.unpack_from("<HHI", data, 8)
         at = 20 + length
         blocks: list[tuple[bytes, bytes]] = []
         while True:
             tag, size = struct.unpack_from("<4sI", data, at)
             if tag == _INDEX:
-                return cls(data[20 : 20 + length], blocks)
+                return cls(data[20 : 20 + length], blocks, version=version)
             blocks.append((tag, data[at + 16 : at + 16 + size]))
             at += 16 + size
+
+    def text(self) -> bytes:
+        """The header's JSON."""
+        return unfold(self.header, 1 << 16) if self.version == 2 else self.header
 
     def pack(self) -> bytes:
         """The archive, with every CRC as it must be."""
@@ -162,13 +167,22 @@ def most_frames(data: bytes) -> int:
 
 
 def _header(parts: Parts, rng: random.Random) -> None:
-    parts.header = forged_json(json.loads(parts.header), rng)
+    text = parts.text()
+    match rng.randrange(3):
+        case 0:
+            parts.version, parts.header = 1, forged_json(json.loads(text), rng)
+        case 1:
+            parts.version, parts.header = 2, fold(forged_json(json.loads(text), rng))
+        case 2:
+            at = rng.randrange(len(parts.header) + 1)
+            folded = bytes(rng.randrange(128, 256) for _ in range(rng.choice((1, 2, 40, 20_000))))
+            parts.version, parts.header = 2, parts.header[:at] + folded + parts.header[at + rng.randrange(3) :]
 
 
 def _prologue(parts: Parts, rng: random.Random) -> None:
     match rng.randrange(3):
         case 0:
-            parts.version = rng.choice((0, 2, 255, 65535))
+            parts.version = rng.choice((0, 3 - parts.version, 3, 255, 65535))
         case 1:
             parts.reserved = rng.choice((1, 65535))
         case 2:
@@ -298,9 +312,9 @@ def _agree(parts: Parts, record: Record, frames: int, rng: random.Random) -> Non
     if rng.random() < 0.7:
         width, height = struct.unpack_from("<HH", record.payload)
         record.frames, record.runs = frames, [(frames - 1, 1)] if frames > 1 else []
-        header = json.loads(parts.header)
+        header = json.loads(parts.text())
         header.update(width=width, height=height, frames=header["frames"] + min(frames, 1 << 20))
-        parts.header = json.dumps(header).encode("ascii")
+        parts.version, parts.header = 2, fold(json.dumps(header).encode("ascii"))
 
 
 def _forged_shots(payload: bytes, rng: random.Random) -> bytes:

@@ -125,7 +125,7 @@ def test_errors_of_other_trees_memory_and_stray_files_are_seen(
         bytes(50_000_000)
 
     monkeypatch.setattr(archive_case, "_examined", careless)
-    said = " ".join(one for n in range(20) for one in archives.run(n, 1).violations)
+    said = " ".join(one for n in range(60) for one in archives.run(n, 1).violations)
     assert "verify: KeyError" in said
     assert "bytes of memory" in said
     monkeypatch.undo()
